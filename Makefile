@@ -1,0 +1,109 @@
+# Everything runs from .venv in this folder; nothing but Python 3.11+ and make is needed before.
+# Settings of the service come from the environment: `make serve PORT=9000`, `VTAG_...=... make serve`.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# cpu or gpu: which of the two wheels of ONNX Runtime the service gets.
+RUNTIME ?= cpu
+# Handed to pytest by `make test`, e.g. PYTEST_ARGS="-k pooling -x".
+PYTEST_ARGS ?=
+
+# The first Python that is new enough; PYTHON=... overrides it.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+ifndef PYTHON
+PYTHON := $(shell for name in python3.11 python3; do \
+	"$$name" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
+endif
+
+# A stamp says that a step was done with the pins as they are: a second start installs nothing.
+SERVICE := $(VENV)/.installed-service-$(RUNTIME)
+TRAINING := $(VENV)/.installed-training
+TEST := $(VENV)/.installed-test
+LINT := $(VENV)/.installed-lint
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help install install-training serve test lint check demo-model bench schema wheel \
+	constraints hooks clean distclean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-18s %s\n' "$$name" "$$text"; done
+
+install: $(SERVICE) ## fill .venv with what the service needs (no torch)
+
+install-training: $(TRAINING) ## add torch and what training needs
+
+serve: $(SERVICE) ## start the service on http://127.0.0.1:8000
+	@exec $(PY) -m service
+
+test: $(TEST) ## install what the tests need and run them all
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(LINT) ## formatting, lint, types, import rules, spelling
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell
+
+check: lint wheel test ## what has to pass before a change goes in
+
+demo-model: $(TRAINING) ## rebuild model_store/demo from nothing (under an hour on two cores)
+	$(PY) -m training demo
+
+bench: $(TEST) ## measure decoding, encoding and requests on this machine
+	$(PY) -m tests.benchmarks
+
+schema: $(SERVICE) ## write model_store/manifest.schema.json from the Manifest class
+	$(PY) -m service.videoclip.manifest > model_store/manifest.schema.json
+
+wheel: $(LINT) ## build dist/*.whl
+	$(PY) -m build --wheel --no-isolation
+
+constraints: $(SERVICE) ## resolve all dependencies anew and rewrite constraints/*.txt
+	$(PY) constraints/resolve.py
+
+hooks: $(LINT) ## run the quick checks before every commit
+	$(VENV)/bin/pre-commit install
+
+clean: ## remove build results and caches
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find service training tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment as well
+	rm -rf $(VENV)
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "vtag needs Python 3.11 or newer: none found on the PATH; name one with PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "vtag needs Python 3.11 or newer: PYTHON=$(PYTHON) is not" >&2; exit 1; }
+	@echo "==> creating $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }
+
+# hatchling is installed first and used as it is, so that the build is pinned too.
+$(SERVICE): constraints/service.txt pyproject.toml | $(PY)
+	@echo "==> installing the service ($(RUNTIME))"
+	$(PIP) install -c constraints/service.txt hatchling
+	@for other in $(filter-out $@,$(wildcard $(VENV)/.installed-service-*)); do \
+		$(PIP) uninstall --yes onnxruntime onnxruntime-gpu && rm "$$other" || exit 1; done
+	$(PIP) install -c constraints/service.txt --no-build-isolation --editable ".[$(RUNTIME)]"
+	@touch $@
+
+# torch goes first and alone: its build (CPU or CUDA) decides which one torchvision settles for.
+$(TRAINING): constraints/training.txt $(SERVICE)
+	@echo "==> installing torch and what training needs"
+	$(PIP) install -c constraints/training.txt torch
+	$(PIP) install -c constraints/training.txt --no-build-isolation --editable ".[$(RUNTIME),training]"
+	@touch $@
+
+$(TEST): constraints/dev.txt $(TRAINING)
+	@echo "==> installing what the tests need"
+	$(PIP) install -c constraints/dev.txt --no-build-isolation --editable ".[$(RUNTIME),training,test]"
+	@touch $@
+
+$(LINT): constraints/dev.txt $(TEST)
+	@echo "==> installing the checks"
+	$(PIP) install -c constraints/dev.txt --no-build-isolation --editable ".[$(RUNTIME),training,test,lint]"
+	@touch $@
