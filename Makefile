@@ -82,10 +82,10 @@ $(PY):
 	@echo "==> creating $(VENV) with $$("$(PYTHON)" --version)"
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }
 
-# hatchling is installed first and used as it is, so that the build is pinned too.
+# The build tools are installed first and used as they are, so that the build is pinned too.
 $(SERVICE): constraints/service.txt pyproject.toml | $(PY)
 	@echo "==> installing the service ($(RUNTIME))"
-	$(PIP) install -c constraints/service.txt hatchling
+	$(PIP) install -c constraints/service.txt hatchling editables
 	@for other in $(filter-out $@,$(wildcard $(VENV)/.installed-service-*)); do \
 		$(PIP) uninstall --yes onnxruntime onnxruntime-gpu && rm "$$other" || exit 1; done
 	$(PIP) install -c constraints/service.txt --no-build-isolation --editable ".[$(RUNTIME)]"

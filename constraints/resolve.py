@@ -15,7 +15,11 @@ PROJECT = HERE.parent
 
 # name -> (extras of the project, packages outside it, what the file says about itself)
 LAYERS = {
-    "service": (("cpu",), ("hatchling",), "`make install`: the service on ONNX Runtime, no torch"),
+    "service": (
+        ("cpu",),
+        ("hatchling", "editables"),
+        "`make install`: the service on ONNX Runtime, no torch",
+    ),
     "training": (("training",), (), "`make install-training`: torch and what training adds"),
     "dev": (("test", "lint"), (), "`make test` and `make lint`: tests and checks"),
 }
