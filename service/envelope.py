@@ -1,0 +1,86 @@
+"""What every answer wears: request id, stage times, a problem instead of a stack trace."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ApiError, problem
+from service.ids import new_id
+from service.logs import request_id_var
+from service.metrics import Metrics
+
+logger = logging.getLogger("vtag.http")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_QUIET = {"/healthz", "/readyz", "/metrics"}
+
+
+class Envelope:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent if _REQUEST_ID.fullmatch(sent) else new_id("req")
+        stages: dict[str, float] = {}
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["stages"] = stages
+        token = request_id_var.set(request_id)
+        start = time.perf_counter()
+        status = 0
+
+        async def dressed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                total = {**stages, "total": time.perf_counter() - start}
+                headers["Server-Timing"] = ", ".join(
+                    f"{name};dur={seconds * 1000:.2f}" for name, seconds in total.items()
+                )
+            await send(message)
+
+        try:
+            await self._app(scope, receive, dressed)
+        except Exception:  # the last resort: whatever was not foreseen must not reach the client
+            logger.exception("unexpected error")
+            if status == 0:
+                error = ApiError("internal_error", "The service failed; the logs say why.")
+                answer = problem(error, instance=scope["path"], request_id=request_id)
+                await answer(scope, receive, dressed)
+        finally:
+            self._account(scope, status, time.perf_counter() - start, stages)
+            request_id_var.reset(token)
+
+    def _account(self, scope: Scope, status: int, seconds: float, stages: dict[str, float]) -> None:
+        """Count and log one request under the template of its path, never the path itself."""
+        endpoint = getattr(scope.get("route"), "path", "unmatched")
+        outcome = f"{status // 100}xx" if status and status != 499 else "disconnected"
+        self._metrics.requests.labels(endpoint, outcome).inc()
+        self._metrics.request_seconds.labels(endpoint).observe(seconds)
+        for name, value in stages.items():
+            self._metrics.stage_seconds.labels(name).observe(value)
+        level = logging.DEBUG if endpoint in _QUIET else logging.INFO
+        logger.log(
+            level,
+            "%s %s %s",
+            scope["method"],
+            endpoint,
+            status or "disconnected",
+            extra={"milliseconds": round(seconds * 1000, 1)},
+        )

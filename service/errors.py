@@ -1,0 +1,193 @@
+"""Every error a client can meet: one table from code to HTTP status, and RFC 9457 bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one code means: HTTP status, title, and whether trying again later can help."""
+
+    status: int
+    title: str
+    retryable: bool = False
+
+
+PROBLEMS: Mapping[str, Kind] = {
+    # the request as bytes
+    "malformed_json": Kind(400, "Body is not valid JSON"),
+    "malformed_multipart": Kind(400, "Body is not valid multipart/form-data"),
+    "malformed_request": Kind(400, "Request is malformed"),
+    "too_many_parts": Kind(400, "Too many parts in the form"),
+    "invalid_cursor": Kind(400, "Cursor is not one of ours"),
+    "not_found": Kind(404, "Nothing is here"),
+    "video_not_found": Kind(404, "No such video"),
+    "method_not_allowed": Kind(405, "Method is not allowed here"),
+    "slow_body": Kind(408, "Body did not arrive in time"),
+    "body_too_large": Kind(413, "Body is larger than the limit"),
+    "field_too_large": Kind(413, "Field is larger than the limit"),
+    "unsupported_media_type": Kind(415, "Content type is not supported"),
+    # the request as meaning
+    "invalid_request": Kind(422, "Request has invalid values"),
+    "missing_video": Kind(422, "No video was sent"),
+    "invalid_base64": Kind(422, "Video is not valid base64"),
+    "url_not_allowed": Kind(422, "Fetching videos from URLs is off"),
+    "video_not_kept": Kind(422, "Videos are not kept after the request"),
+    "invalid_labels": Kind(422, "Labels cannot be used"),
+    "no_labels": Kind(422, "No labels were given"),
+    "too_many_labels": Kind(422, "More labels than the limit"),
+    "duplicate_label": Kind(422, "A label was given twice"),
+    "empty_label": Kind(422, "A label is empty"),
+    "label_too_long": Kind(422, "A label is longer than the limit"),
+    "invalid_label": Kind(422, "A label cannot be used"),
+    "invalid_template": Kind(422, "A prompt template cannot be used"),
+    "unknown_template_set": Kind(422, "No such template set"),
+    "model_not_served": Kind(422, "This model is not being served"),
+    "lambda_not_resident": Kind(422, "This lambda is not being served"),
+    "invalid_clip_weight": Kind(422, "Lambda is outside [0, 1]"),
+    "invalid_embedding": Kind(422, "Embedding cannot be used"),
+    "invalid_sampling": Kind(422, "Sampling options cannot be used"),
+    # the video
+    "unsupported_container": Kind(415, "Not a supported video container"),
+    "unsupported_codec": Kind(415, "Video codec is not supported"),
+    "no_video_stream": Kind(422, "File has no video stream"),
+    "no_frames": Kind(422, "No frame could be decoded"),
+    "picture_too_large": Kind(422, "Picture is larger than the limit"),
+    "video_too_long": Kind(422, "Video is longer than the limit"),
+    "time_range": Kind(422, "Time range is not inside the video"),
+    "decode_failed": Kind(422, "Video could not be decoded"),
+    "decode_timeout": Kind(422, "Video took too long to decode"),
+    "invalid_video": Kind(422, "Video cannot be used"),
+    # state
+    "index_lambda_mismatch": Kind(409, "The index holds vectors of another embedding space"),
+    "precondition_failed": Kind(412, "Resource has changed since it was read"),
+    # the service
+    "client_closed_request": Kind(499, "Client left before the answer"),
+    "internal_error": Kind(500, "The service failed"),
+    "saturated": Kind(503, "The service is saturated", retryable=True),
+    "draining": Kind(503, "The service is stopping", retryable=True),
+    "not_ready": Kind(503, "The service is not ready", retryable=True),
+    "index_unavailable": Kind(503, "The index is not reachable", retryable=True),
+    "encoder_unavailable": Kind(503, "The encoder is not available", retryable=True),
+    "deadline_exceeded": Kind(504, "Request took longer than its time limit", retryable=True),
+    "spool_full": Kind(507, "No room for uploads", retryable=True),
+}
+
+
+class ApiError(Exception):
+    """An answer that is not a success; ``detail`` is shown to the client as it stands."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        param: str | None = None,
+        limit: float | str | Sequence[str] | None = None,
+        actual: object = None,
+        errors: Sequence[Json] | None = None,
+        retry_after_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, detail)
+        self.status = PROBLEMS[code].status
+        self.code = code
+        self.detail = detail
+        self.param = param
+        self.limit = limit
+        self.actual = actual
+        self.errors = errors
+        self.headers = dict(headers or {})
+        if retry_after_seconds is not None:
+            self.headers["Retry-After"] = str(retry_after_seconds)
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection; nobody reads an answer."""
+
+
+def _plain(value: object) -> object:
+    """Return a value JSON can hold; unknown kinds of values are dropped, never printed."""
+    if isinstance(value, str):
+        return value[:200]
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value[:50]]
+    return None
+
+
+def problem(error: ApiError, *, instance: str, request_id: str) -> Response:
+    """Build the ``application/problem+json`` answer of an error (RFC 9457)."""
+    kind = PROBLEMS[error.code]
+    body: Json = {
+        "type": f"/problems/{error.code.replace('_', '-')}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": error.detail,
+        "instance": instance,
+        "code": error.code,
+        "request_id": request_id,
+        "retryable": kind.retryable,
+    }
+    for name in ("param", "limit", "actual"):
+        value = _plain(getattr(error, name))
+        if value is not None:
+            body[name] = value
+    if error.errors:
+        body["errors"] = list(error.errors)
+    return Response(
+        orjson.dumps(body),
+        status_code=kind.status,
+        headers=error.headers,
+        media_type="application/problem+json",
+    )
+
+
+def coded(error: Exception, *, fallback: str, param: str | None) -> ApiError:
+    """Turn a domain error that carries ``code`` and a client-safe ``detail`` into an answer."""
+    code = str(getattr(error, "code", fallback))
+    return ApiError(
+        code if code in PROBLEMS else fallback,
+        str(getattr(error, "detail", error)),
+        param=getattr(error, "param", None) or param,
+        limit=getattr(error, "limit", None),
+        actual=getattr(error, "actual", None),
+    )
+
+
+_LIMIT_NAMES = ("max_length", "min_length", "le", "ge", "lt", "gt")
+
+
+def invalid(error: ValidationError, *, prefix: str = "") -> ApiError:
+    """List everything pydantic found wrong; values sent by the client are not repeated."""
+    found = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"]) or prefix
+        entry: Json = {"param": where, "code": item["type"], "detail": item["msg"]}
+        context = item.get("ctx", {})
+        for name in _LIMIT_NAMES:
+            if isinstance(context.get(name), int | float):
+                entry["limit"] = context[name]
+        if isinstance(context.get("actual_length"), int):
+            entry["actual"] = context["actual_length"]
+        found.append(entry)
+    first = found[0]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return ApiError(
+        "invalid_request",
+        f"{first['param'] or 'body'}: {first['detail']}{more}",
+        param=first["param"] or None,
+        limit=first.get("limit"),
+        actual=first.get("actual"),
+        errors=found[:50],
+    )

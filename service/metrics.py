@@ -1,0 +1,104 @@
+"""What the service counts, in a registry of its own application."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_STAGE_BUCKETS = tuple(0.0005 * 2**power for power in range(17))  # 0.5 ms to 33 s
+_SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
+
+
+class Metrics:
+    """The instruments; labels are of low cardinality: no label text, no identifiers.
+
+    Names and buckets: Prometheus naming rules (base units, ``_total``), no colons.
+    """
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.requests = Counter(
+            "vtag_requests", "Answered requests.", ("endpoint", "outcome"), registry=registry
+        )
+        self.request_seconds = Histogram(
+            "vtag_request_duration_seconds",
+            "Time from the first byte to the answer.",
+            ("endpoint",),
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "vtag_rejected", "Requests refused at the door.", ("reason",), registry=registry
+        )
+        self.cancelled = Counter(
+            "vtag_cancelled", "Requests whose client left.", ("stage",), registry=registry
+        )
+        self.input_errors = Counter(
+            "vtag_input_errors",
+            "Requests with input that cannot be used.",
+            ("code",),
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "vtag_stage_duration_seconds",
+            "Time of one stage of a request.",
+            ("stage",),
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "vtag_inflight_requests",
+            "Requests let in and not answered.",
+            ("lane",),
+            registry=registry,
+        )
+        self.frames = Counter(
+            "vtag_decoded_frames", "Frames given to the network.", registry=registry
+        )
+        self.video_seconds = Counter(
+            "vtag_decoded_video_seconds", "Length of the videos that were used.", registry=registry
+        )
+        self.upload_bytes = Counter("vtag_upload_bytes", "Bytes of videos.", registry=registry)
+        self.text_cache_hits = Counter(
+            "vtag_text_cache_hits", "Labels whose embedding was cached.", registry=registry
+        )
+        self.labels = Counter("vtag_labels", "Labels that were scored.", registry=registry)
+        self.top_score = Histogram(
+            "vtag_top_score",
+            "Score of the first tag.",
+            ("scores",),
+            buckets=_SCORE_BUCKETS,
+            registry=registry,
+        )
+        self.no_tag = Counter("vtag_no_tag", "Answers without any tag.", registry=registry)
+        self.model = Info("vtag_model", "The artefact being served.", registry=registry)
+        self.clip_weight = Gauge(
+            "vtag_lambda", "Share of the original CLIP weights being served.", registry=registry
+        )
+        self.lambda_switches = Counter(
+            "vtag_lambda_switches", "Changes of lambda.", registry=registry
+        )
+        self.lambda_seconds = Histogram(
+            "vtag_lambda_switch_duration_seconds",
+            "Time to build, check and swap weights.",
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.index_videos = Gauge("vtag_index_videos", "Videos in the index.", registry=registry)
+        self.index_segments = Gauge(
+            "vtag_index_segments", "Segments in the index.", registry=registry
+        )
+        self.component_up = Gauge(
+            "vtag_component_up", "1 if the component works.", ("component",), registry=registry
+        )
+
+    def render(self) -> bytes:
+        """Return the exposition of everything."""
+        return generate_latest(self.registry)

@@ -1,0 +1,197 @@
+"""Everything an operator can set, read from the environment (prefix ``VTAG_``) and checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "VTAG_"
+_TEST_PREFIX = "VTAG_TEST_"  # where tests find their data; not a setting of the service
+MiB = 1024 * 1024
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; ``lines`` holds one readable line per mistake."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Settings of the service; see ``python -m service --help``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        validation_alias=AliasChoices("VTAG_HOST", "HOST"),
+        description="address to listen on",
+    )
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("VTAG_PORT", "PORT"),
+        description="port to listen on; 0 picks a free one",
+    )
+    data_dir: Path = Field(Path(".vtag"), description="folder of all state")
+    model_store: Path = Field(Path("model_store"), description="folder of the artefacts")
+    database_url: SecretStr | None = Field(
+        None, description="Postgres with pgvector; unset: an embedded one below VTAG_DATA_DIR"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis for text embeddings; unset: memory of the process only"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe message that is logged"
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto is text on a terminal, else json"
+    )
+    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="what runs the networks")
+    device: str = Field("cpu", min_length=1, description="where the networks run")
+    encoder_threads: int = Field(
+        0, ge=0, description="threads of the encoder process; 0: one per core"
+    )
+    decode_workers: Count = Field(default_factory=_cpus, description="child processes that decode")
+    frame_slots: Count = Field(8, description="videos whose frames are in shared memory at once")
+    max_frames: Annotated[int, Field(ge=1, le=1024)] = Field(
+        256, description="frames of one request (frames x views)"
+    )
+    max_pixels: Count = Field(40_000_000, description="pixels of one picture of a video")
+    max_duration_seconds: Seconds = Field(4 * 3600.0, description="length of a video")
+    max_segments: Count = Field(2000, description="segments of one indexed video")
+    max_upload_bytes: Bytes = Field(512 * MiB, description="size of one video file")
+    max_json_bytes: Bytes = Field(32 * MiB, description="size of a JSON body")
+    max_field_bytes: Bytes = Field(MiB, description="size of one form field that is not the video")
+    max_labels: Count = Field(1000, description="labels of one request")
+    max_label_characters: Count = Field(400, description="characters of one label")
+    max_templates: Count = Field(100, description="prompt templates of one request")
+    max_inputs: Count = Field(256, description="inputs of one /embeddings request")
+    max_in_flight: Count = Field(32, description="requests with a video that wait or are worked on")
+    max_text_in_flight: Count = Field(256, description="the same for requests with text only")
+    max_uploads: Count = Field(64, description="uploads that are being received")
+    spool_reserve_bytes: Annotated[int, Field(ge=0)] = Field(
+        256 * MiB, description="disk space that uploads leave free"
+    )
+    upload_stall_seconds: Seconds = Field(20.0, description="longest silence of an upload")
+    upload_timeout_seconds: Seconds = Field(600.0, description="longest upload")
+    request_timeout_seconds: Seconds = Field(120.0, description="longest work on one request")
+    decode_timeout_seconds: Seconds = Field(60.0, description="longest decoding of one video")
+    shutdown_seconds: Seconds = Field(10.0, description="time for running requests at shutdown")
+    segment_seconds: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
+        4.0, description="length of the segments videos are indexed in"
+    )
+    text_cache_entries: Count = Field(50_000, description="text embeddings kept in memory")
+    exact_search_segments: Annotated[int, Field(ge=0)] = Field(
+        10_000, description="up to this many segments search compares all of them"
+    )
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql:// or postgres://")
+        return value
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://")
+        if value and not value.get_secret_value().startswith(schemes):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("data_dir", "model_store", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+def variables(name: str) -> list[str]:
+    """Names of the environment variables that set a field, strongest first."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [PREFIX + name.upper()]
+
+
+def load() -> Settings:
+    """Read the settings from the environment, with every mistake reported at once.
+
+    An unknown ``VTAG_`` variable is a mistake too: a misspelt limit must not be ignored.
+
+    Raises:
+        SettingsError: with one line per mistake; values of secrets are not shown.
+    """
+    known = {variable for name in Settings.model_fields for variable in variables(name)}
+    lines = [
+        f"{variable}: no such setting (python -m service --help lists them)"
+        for variable in sorted(os.environ)
+        if variable.startswith(PREFIX)
+        and not variable.startswith(_TEST_PREFIX)
+        and variable not in known
+    ]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            field = _field_of(str(item["loc"][0]))
+            used = next((v for v in variables(field) if os.environ.get(v)), variables(field)[0])
+            secret = field.endswith("_url")
+            shown = "" if secret else f" (got {str(item['input'])[:80]!r})"
+            lines.append(f"{used}: {item['msg'].removeprefix('Value error, ')}{shown}")
+        raise SettingsError(lines) from None
+    if lines:
+        raise SettingsError(lines)
+    return settings
+
+
+def _field_of(location: str) -> str:
+    """Pydantic names a field by the alias it was read from; return the field."""
+    for name in Settings.model_fields:
+        if location == name or location in variables(name):
+            return name
+    return location
+
+
+def help_text() -> str:
+    """Describe every setting with its default, generated from the fields."""
+    lines = [
+        "usage: python -m service [--help | --version]",
+        "",
+        "Serves video tagging and search over HTTP. Settings come from the environment:",
+        "",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "unset" if default is None else str(default)
+        lines.append(f"  {' or '.join(variables(name))} = {shown}")
+        lines.append(f"      {field.description}{_choices(field.annotation)}")
+    return "\n".join(lines)
+
+
+def _choices(annotation: Any) -> str:
+    values = getattr(annotation, "__args__", ())
+    is_choice = getattr(annotation, "__origin__", None) is Literal
+    return f" ({' | '.join(map(str, values))})" if is_choice else ""
