@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.attention import causal_attention, frame_attention, neighbour_attention
+from training.models.perceptron import mlp
 from training.models.towers import open_clip
 
 Temporal = Literal["neighbour", "none"]
@@ -64,7 +65,7 @@ class VideoCLIP(nn.Module):
             # Only the class token leaves the last layer, so only it asks there.
             queries = 1 if i == len(blocks) - 1 else None
             x = x[:, :, :queries] + attend(block.attn, block.ln_1(x), queries=queries)
-            x = x + block.mlp(block.ln_2(x))
+            x = x + mlp(block.mlp, block.ln_2(x))
         return visual.ln_post(x[:, :, 0]) @ visual.proj  # type: ignore[no-any-return]
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class VideoCLIP(nn.Module):
             else:
                 end = x.gather(1, last.view(-1, 1, 1).expand(-1, 1, x.shape[2]))
                 x = end + causal_attention(block.attn, block.ln_1(x), last=last)
-            x = x + block.mlp(block.ln_2(x))
+            x = x + mlp(block.mlp, block.ln_2(x))
         return self.ln_final(x[:, 0]) @ self.text_projection  # type: ignore[no-any-return]
 
     def forward(self, frames: Tensor) -> Tensor:
