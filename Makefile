@@ -58,7 +58,7 @@ bench: $(TEST) ## measure decoding, encoding and requests on this machine
 	$(PY) -m tests.benchmarks
 
 schema: $(SERVICE) ## write model_store/manifest.schema.json from the Manifest class
-	$(PY) -m service.videoclip.manifest > model_store/manifest.schema.json
+	$(PY) -c 'import json; from service.videoclip.manifest import Manifest; print(json.dumps(Manifest.model_json_schema(), indent=2, ensure_ascii=False))' > model_store/manifest.schema.json
 
 wheel: $(LINT) ## build dist/*.whl
 	$(PY) -m build --wheel --no-isolation

@@ -97,15 +97,15 @@ def anyio_backend() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests without a CUDA device, unless VTAG_REQUIRE_GPU asks them to fail."""
+    """Skip `gpu` tests without a CUDA device, unless VTAG_TEST_REQUIRE_GPU asks them to fail."""
     marked = [item for item in items if item.get_closest_marker("gpu") is not None]
-    if not marked or os.environ.get("VTAG_REQUIRE_GPU"):
+    if not marked or os.environ.get("VTAG_TEST_REQUIRE_GPU"):
         return
     import torch
 
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(
-            reason="needs a CUDA device (VTAG_REQUIRE_GPU=1 makes this a failure)"
+            reason="needs a CUDA device (VTAG_TEST_REQUIRE_GPU=1 makes this a failure)"
         )
         for item in marked:
             item.add_marker(skip)

@@ -1,0 +1,87 @@
+"""Rules of the house that hold for every file."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+MAX_LINES = 300
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+PYTHON_FOLDERS = ("service", "training", "tests", "constraints")
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    """Every Python file below the named folders of the repository."""
+    for folder in folders:
+        yield from sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    """The path as a reader of a failure wants it."""
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    """A longer file holds a second noun."""
+    long = {
+        relative(path): lines
+        for path in python_files(*PYTHON_FOLDERS)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
+    assert long == {}
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    """Files are called after the thing in them."""
+    nameless = [
+        relative(path) for path in python_files(*PYTHON_FOLDERS) if path.stem in EMPTY_NAMES
+    ]
+    assert nameless == []
+
+
+def test_model_store_and_deploy_hold_no_python() -> None:
+    """Artefacts and deployment are data; code lives in the two packages."""
+    assert [relative(path) for path in python_files("model_store", "deploy")] == []
+
+
+def test_every_test_says_what_behaviour_it_proves() -> None:
+    """Each test function has a docstring."""
+    silent = [
+        f"{relative(path)}:{node.lineno} {node.name}"
+        for path in python_files("tests")
+        if path.name.startswith("test_")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not (ast.get_docstring(node) or "").strip()
+    ]
+    assert silent == []
+
+
+def test_torch_load_never_unpickles() -> None:
+    """`torch.load` is called with weights_only=True, and nowhere in the service."""
+    careless = [
+        f"{relative(path)}:{call.lineno}"
+        for path in python_files(*PYTHON_FOLDERS)
+        for call in torch_loads(path)
+        if path.is_relative_to(REPOSITORY / "service") or not is_weights_only(call)
+    ]
+    assert careless == []
+
+
+def torch_loads(path: Path) -> Iterator[ast.Call]:
+    """The calls spelled `torch.load(...)` in one file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            yield node
+
+
+def is_weights_only(call: ast.Call) -> bool:
+    """Whether the call says weights_only=True in so many words."""
+    return any(
+        keyword.arg == "weights_only"
+        and isinstance(keyword.value, ast.Constant)
+        and keyword.value.value is True
+        for keyword in call.keywords
+    )
