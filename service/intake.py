@@ -199,8 +199,8 @@ class _Parts:
 
     def callbacks(self) -> dict[str, Any]:
         """Return the methods under the names the parser calls them by."""
-        names = ("part_begin", "part_data", "part_end", "header_begin", "header_field")
-        names += ("header_value", "header_end", "headers_finished", "end")
+        names = ["part_begin", "part_data", "part_end", "header_begin", "header_field"]
+        names += ["header_value", "header_end", "headers_finished", "end"]
         return {f"on_{name}": getattr(self, name) for name in names}
 
     def part_begin(self) -> None:

@@ -42,69 +42,86 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         min_length=1,
         validation_alias=AliasChoices("VTAG_HOST", "HOST"),
         description="address to listen on",
     )
     port: int = Field(
-        8000,
+        default=8000,
         ge=0,
         le=65535,
         validation_alias=AliasChoices("VTAG_PORT", "PORT"),
         description="port to listen on; 0 picks a free one",
     )
-    data_dir: Path = Field(Path(".vtag"), description="folder of all state")
-    model_store: Path = Field(Path("model_store"), description="folder of the artefacts")
+    data_dir: Path = Field(default=Path(".vtag"), description="folder of all state")
+    model_store: Path = Field(default=Path("model_store"), description="folder of the artefacts")
     database_url: SecretStr | None = Field(
-        None, description="Postgres with pgvector; unset: an embedded one below VTAG_DATA_DIR"
+        default=None,
+        description="Postgres with pgvector; unset: an embedded one below VTAG_DATA_DIR",
     )
     redis_url: SecretStr | None = Field(
-        None, description="Redis for text embeddings; unset: memory of the process only"
+        default=None, description="Redis for text embeddings; unset: memory of the process only"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe message that is logged"
+        default="info", description="least severe message that is logged"
     )
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="auto is text on a terminal, else json"
+        default="auto", description="auto is text on a terminal, else json"
     )
-    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="what runs the networks")
-    device: str = Field("cpu", min_length=1, description="where the networks run")
+    runtime: Literal["onnx", "torchscript"] = Field(
+        default="onnx", description="what runs the networks"
+    )
+    device: str = Field(default="cpu", min_length=1, description="where the networks run")
     encoder_threads: int = Field(
-        0, ge=0, description="threads of the encoder process; 0: one per core"
+        default=0, ge=0, description="threads of the encoder process; 0: one per core"
     )
     decode_workers: Count = Field(default_factory=_cpus, description="child processes that decode")
-    frame_slots: Count = Field(8, description="videos whose frames are in shared memory at once")
+    frame_slots: Count = Field(
+        default=8, description="videos whose frames are in shared memory at once"
+    )
     max_frames: Annotated[int, Field(ge=1, le=1024)] = Field(
-        256, description="frames of one request (frames x views)"
+        default=256, description="frames of one request (frames x views)"
     )
-    max_pixels: Count = Field(40_000_000, description="pixels of one picture of a video")
-    max_duration_seconds: Seconds = Field(4 * 3600.0, description="length of a video")
-    max_segments: Count = Field(2000, description="segments of one indexed video")
-    max_upload_bytes: Bytes = Field(512 * MiB, description="size of one video file")
-    max_json_bytes: Bytes = Field(32 * MiB, description="size of a JSON body")
-    max_field_bytes: Bytes = Field(MiB, description="size of one form field that is not the video")
-    max_labels: Count = Field(1000, description="labels of one request")
-    max_label_characters: Count = Field(400, description="characters of one label")
-    max_templates: Count = Field(100, description="prompt templates of one request")
-    max_inputs: Count = Field(256, description="inputs of one /embeddings request")
-    max_in_flight: Count = Field(32, description="requests with a video that wait or are worked on")
-    max_text_in_flight: Count = Field(256, description="the same for requests with text only")
-    max_uploads: Count = Field(64, description="uploads that are being received")
+    max_pixels: Count = Field(default=40_000_000, description="pixels of one picture of a video")
+    max_duration_seconds: Seconds = Field(default=4 * 3600.0, description="length of a video")
+    max_segments: Count = Field(default=2000, description="segments of one indexed video")
+    max_upload_bytes: Bytes = Field(default=512 * MiB, description="size of one video file")
+    max_json_bytes: Bytes = Field(default=32 * MiB, description="size of a JSON body")
+    max_field_bytes: Bytes = Field(
+        default=MiB, description="size of one form field that is not the video"
+    )
+    max_labels: Count = Field(default=1000, description="labels of one request")
+    max_label_characters: Count = Field(default=400, description="characters of one label")
+    max_templates: Count = Field(default=100, description="prompt templates of one request")
+    max_inputs: Count = Field(default=256, description="inputs of one /embeddings request")
+    max_in_flight: Count = Field(
+        default=32, description="requests with a video that wait or are worked on"
+    )
+    max_text_in_flight: Count = Field(
+        default=256, description="the same for requests with text only"
+    )
+    max_uploads: Count = Field(default=64, description="uploads that are being received")
     spool_reserve_bytes: Annotated[int, Field(ge=0)] = Field(
-        256 * MiB, description="disk space that uploads leave free"
+        default=256 * MiB, description="disk space that uploads leave free"
     )
-    upload_stall_seconds: Seconds = Field(20.0, description="longest silence of an upload")
-    upload_timeout_seconds: Seconds = Field(600.0, description="longest upload")
-    request_timeout_seconds: Seconds = Field(120.0, description="longest work on one request")
-    decode_timeout_seconds: Seconds = Field(60.0, description="longest decoding of one video")
-    shutdown_seconds: Seconds = Field(10.0, description="time for running requests at shutdown")
+    upload_stall_seconds: Seconds = Field(default=20.0, description="longest silence of an upload")
+    upload_timeout_seconds: Seconds = Field(default=600.0, description="longest upload")
+    request_timeout_seconds: Seconds = Field(
+        default=120.0, description="longest work on one request"
+    )
+    decode_timeout_seconds: Seconds = Field(
+        default=60.0, description="longest decoding of one video"
+    )
+    shutdown_seconds: Seconds = Field(
+        default=10.0, description="time for running requests at shutdown"
+    )
     segment_seconds: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
-        4.0, description="length of the segments videos are indexed in"
+        default=4.0, description="length of the segments videos are indexed in"
     )
-    text_cache_entries: Count = Field(50_000, description="text embeddings kept in memory")
+    text_cache_entries: Count = Field(default=50_000, description="text embeddings kept in memory")
     exact_search_segments: Annotated[int, Field(ge=0)] = Field(
-        10_000, description="up to this many segments search compares all of them"
+        default=10_000, description="up to this many segments search compares all of them"
     )
 
     @field_validator("database_url", mode="after")

@@ -1,0 +1,158 @@
+"""Connections to Postgres: schema, pool, and one more try when a connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import orjson
+from pgvector.asyncpg import register_vector
+
+from service.index.embedded import EmbeddedPostgres
+from service.index.video_index import IndexSetupError, IndexUnavailableError
+
+T = TypeVar("T")
+
+LOCK: Final = 0x76746167  # "vtag": services that change the schema at the same time take turns
+
+_SCHEMA: Final = "vtag"
+_COMMAND_SECONDS: Final = 60.0
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class Database:
+    """A pool of connections to one server; an embedded one is started and stopped with it."""
+
+    def __init__(self, dsn: str | EmbeddedPostgres) -> None:
+        self._embedded = dsn if isinstance(dsn, EmbeddedPostgres) else None
+        self._dsn = dsn if isinstance(dsn, str) else ""
+        self._pool: Any = None
+
+    async def start(self) -> None:
+        """Start the embedded server if there is one, create what is missing, open connections."""
+        if self._embedded is not None:
+            await self._embedded.start()
+            self._dsn = self._embedded.dsn
+        try:
+            schema = await self._migrate()
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=8,
+                command_timeout=_COMMAND_SECONDS,
+                timeout=10,
+                init=_Codecs(schema),
+                server_settings={"search_path": f"{_SCHEMA}, {schema}", "application_name": "vtag"},
+            )
+        except (*_LOST, asyncpg.PostgresError, ValueError) as error:
+            # The DSN may hold a password and the library repeats what it likes: name the kind only.
+            where = "the embedded Postgres" if self._embedded else "VTAG_DATABASE_URL"
+            raise IndexSetupError(f"{where}: cannot be used ({type(error).__name__})") from error
+
+    async def _migrate(self) -> str:
+        """Create the schema; return where the vector type lives."""
+        connection = await asyncpg.connect(self._dsn, timeout=10)
+        try:
+            available = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
+            if await connection.fetchval(available) is None:
+                raise IndexSetupError("VTAG_DATABASE_URL: this server has no pgvector extension")
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+                await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                found = await connection.fetchval(
+                    "SELECT nspname FROM pg_namespace n JOIN pg_type t ON t.typnamespace = n.oid"
+                    " WHERE typname = 'vector'"
+                )
+                schema: str = str(found)
+                if await connection.fetchval("SELECT to_regnamespace($1)::oid", _SCHEMA) is None:
+                    await connection.execute(f"CREATE SCHEMA {_SCHEMA}")
+                await connection.execute(f'SET LOCAL search_path = {_SCHEMA}, "{schema}"')
+                await connection.execute(files("service.index").joinpath("schema.sql").read_text())
+        finally:
+            await connection.close()
+        return schema
+
+    async def close(self) -> None:
+        """Close the connections, then the embedded server."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (TimeoutError, *_LOST):
+                pool.terminate()
+        if self._embedded is not None:
+            await self._embedded.stop()
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run ``work`` on a connection; once more if the connection was lost.
+
+        Everything here may be run twice: writes find what they wrote (the hash of the content is
+        unique), deletes find nothing.
+        """
+        for last in (False, True):
+            try:
+                async with self._connection() as connection:
+                    return await work(connection)
+            except _LOST:
+                if last:
+                    break
+                if self._pool is not None:
+                    await self._pool.expire_connections()
+                await asyncio.sleep(0.2)
+        raise IndexUnavailableError
+
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run ``work`` on a connection; once more if the connection was lost.
+
+        So everything given here must bear being run twice.
+
+        Raises:
+            IndexUnavailableError: it was lost twice.
+        """
+        for last in (False, True):
+            try:
+                async with self._connection() as connection:
+                    return await work(connection)
+            except _LOST:
+                if last:
+                    break
+                if self._pool is not None:
+                    await self._pool.expire_connections()
+                await asyncio.sleep(0.2)
+        raise IndexUnavailableError
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        if self._pool is None:
+            raise IndexUnavailableError
+        async with self._pool.acquire(timeout=10) as connection:
+            yield connection
+
+
+class _Codecs:
+    """Sets up a connection of the pool."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = schema
+
+    async def __call__(self, connection: Any) -> None:
+        await register_vector(connection, schema=self._schema)
+        await connection.set_type_codec(
+            "jsonb",
+            schema="pg_catalog",
+            encoder=lambda value: orjson.dumps(value).decode(),
+            decoder=orjson.loads,
+        )

@@ -1,0 +1,313 @@
+"""Shapes of HTTP bodies: unknown fields are refused, numbers are finite, seconds are floats."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+MAX_METADATA_KEYS = 64
+_MAX_INTEGER = 2**53  # beyond it JSON readers disagree about the value
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=False)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+def _printable(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
+Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
+Integer = Annotated[int, Field(ge=-_MAX_INTEGER, le=_MAX_INTEGER)]
+Scalar = bool | Integer | float | Text | None
+Metadata = Annotated[dict[Key, Scalar], Field(max_length=MAX_METADATA_KEYS)]
+Weight = Annotated[float, Field(ge=0.0, le=1.0)]
+Time = Annotated[float, Field(ge=0.0, le=1e9)]
+Template = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class VideoSource(_Request):
+    """Where the bytes of a video come from. Fetching URLs is off; videos are not kept."""
+
+    type: Literal["base64", "url", "video_id", "upload_id"]
+    data: str | None = Field(default=None, description="standard, padded base64, for type base64")
+    url: str | None = None
+    video_id: str | None = None
+    upload_id: str | None = None
+
+
+class Label(_Request):
+    """A label with other ways to say it, and texts that speak against it."""
+
+    id: Name | None = None
+    text: str | list[str] = Field(description="one text or several; the first is the name")
+    negative: list[str] = Field(default_factory=list)
+
+
+class SamplingOptions(_Request):
+    """Which frames are used, in which part of the video (seconds, half-open)."""
+
+    mode: Literal["uniform", "fps", "strided", "keyframes", "timestamps"] | None = None
+    frames: Annotated[int, Field(ge=1, le=1024)] | None = None
+    views: Annotated[int, Field(ge=1, le=32)] | None = None
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    timestamps: Annotated[list[Time], Field(min_length=1, max_length=1024)] | None = None
+    start: Time | None = None
+    end: Time | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.fps is not None) != (self.mode in ("fps", "strided")):
+            raise ValueError('fps goes with mode "fps" or "strided", and they need it')
+        if (self.timestamps is not None) != (self.mode == "timestamps"):
+            raise ValueError('timestamps go with mode "timestamps", and it needs them')
+        if self.views is not None and self.mode not in ("fps", "strided"):
+            raise ValueError('views go with mode "fps" or "strided"')
+        if self.frames is not None and self.mode == "timestamps":
+            raise ValueError("frames and timestamps exclude each other")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("start must be before end")
+        return self
+
+
+class _Options(_Request):
+    """What requests with a video share; ``video`` is absent when the form holds the file."""
+
+    video: VideoSource | None = None
+    model: Name | None = Field(default=None, description="must be the model that is served")
+    clip_weight: Weight | None = Field(
+        default=None, validation_alias="lambda", serialization_alias="lambda"
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+
+
+class ClassifyRequest(_Options):
+    """Options of ``POST /classify``."""
+
+    labels: Annotated[list[str | Label], Field(min_length=1)]
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    template_set: Name | None = None
+    sampling: SamplingOptions | None = None
+    scores: Literal["softmax", "independent", "cosine"] = "softmax"
+    top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    allow_none: bool = Field(default=True, description="report none_score with independent scores")
+    include: list[Literal["frames", "timings", "embedding"]] = Field(
+        default_factory=list, description="frames and timings are always there"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.templates is not None and self.template_set is not None:
+            raise ValueError("templates and template_set exclude each other")
+        return self
+
+
+class Segmentation(_Request):
+    """How an indexed video is cut."""
+
+    mode: Literal["fixed"] = "fixed"
+    length: Annotated[float, Field(ge=0.1, le=3600)] | None = None
+
+
+class IndexRequest(_Options):
+    """Options of ``POST /videos``."""
+
+    external_id: Name | None = None
+    metadata: Metadata | None = None
+    segments: Segmentation = Field(default_factory=Segmentation)
+
+
+class Query(_Request):
+    """What is searched for: a text, or a vector of the space that is searched."""
+
+    text: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
+    embedding: Annotated[list[float], Field(min_length=1, max_length=65536)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.text is None) == (self.embedding is None):
+            raise ValueError("give either text or embedding")
+        return self
+
+
+class SearchRequest(_Request):
+    """Body of ``POST /search``."""
+
+    query: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | Query
+    clip_weight: Weight | None = Field(
+        default=None, validation_alias="lambda", serialization_alias="lambda"
+    )
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 10
+    group_by: Literal["video", "segment"] = "video"
+    per_video: Annotated[int, Field(ge=1, le=100)] = 3
+    min_score: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+
+
+class EmbeddingsRequest(_Request):
+    """Body of ``POST /embeddings``, in the shape of OpenAI's endpoint."""
+
+    input: str | VideoSource | Annotated[list[str | VideoSource], Field(min_length=1)]
+    model: Name | None = None
+    modality: Literal["text", "video"] = "text"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+
+
+class LambdaRequest(_Request):
+    """Body of ``PUT /lambda``."""
+
+    clip_weight: Weight = Field(validation_alias="lambda", serialization_alias="lambda")
+    model: Name | None = None
+
+
+class ModelAnswer(_Answer):
+    """What made an answer."""
+
+    id: str
+    revision: str
+    clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
+    space: str
+    decoder: str | None = None
+
+
+class VideoAnswer(_Answer):
+    """Facts about the video of a request."""
+
+    sha256: str
+    duration: float | None
+    fps: float | None
+    width: int
+    height: int
+    rotation: float
+    container: str
+    codec: str
+    frames_used: list[float]
+
+
+class TagAnswer(_Answer):
+    """One label with its scores."""
+
+    label: str
+    label_id: str | None
+    score: float
+    logit: float
+    cosine: float
+
+
+class Warned(_Answer):
+    """Something that was repaired or cut, and that the client should know."""
+
+    code: str
+    detail: str
+
+
+class Usage(_Answer):
+    """What was worked on."""
+
+    frames: int
+    labels: int
+    text_cache_hits: int
+
+
+class ClassifyAnswer(_Answer):
+    """Answer of ``POST /classify``."""
+
+    id: str
+    video: VideoAnswer
+    tags: list[TagAnswer]
+    scores: str
+    none_score: float | None
+    model: ModelAnswer
+    warnings: list[Warned]
+    usage: Usage
+    timings_ms: dict[str, float]
+    embedding: list[float] | None = None
+
+
+class StoredVideoAnswer(_Answer):
+    """A video of the index."""
+
+    id: str
+    status: Literal["ready"] = "ready"
+    external_id: str | None
+    metadata: dict[str, Any]
+    sha256: str
+    size_bytes: int
+    duration: float | None
+    fps: float | None
+    width: int
+    height: int
+    codec: str
+    segments: int
+    spaces: list[str]
+    created_at: str
+    etag: str
+    warnings: list[Warned] = Field(default_factory=list)
+
+
+class VideoPage(_Answer):
+    """A page of the list of videos."""
+
+    data: list[StoredVideoAnswer]
+    next_cursor: str | None
+
+
+class Moment(_Answer):
+    """A part of a video that fits the query."""
+
+    start: float
+    end: float
+    score: float
+    cosine: float
+
+
+class HitAnswer(Moment):
+    """A video or a segment that fits the query; the times are those of its best segment."""
+
+    video_id: str
+    external_id: str | None
+    metadata: dict[str, Any]
+    segments: list[Moment] | None = Field(
+        default=None, description="best segments, with group_by video"
+    )
+
+
+class IndexAnswer(_Answer):
+    """What was searched."""
+
+    id: str = "default"
+    model: str
+    clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
+    space: str
+    videos: int
+    segments: int
+
+
+class SearchAnswer(_Answer):
+    """Answer of ``POST /search``."""
+
+    data: list[HitAnswer]
+    next_cursor: None = None
+    index: IndexAnswer
+    warnings: list[Warned]
+    took_ms: float
