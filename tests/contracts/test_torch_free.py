@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.drawn_video import draw_video
+from tests.running_service import running_service
 
 # Found by every Python process of the service, its children included, through PYTHONPATH.
 SITE_CUSTOMIZE = """
@@ -71,3 +75,24 @@ def test_every_module_of_the_service_imports_without_torch(without_torch: dict[s
     imported = run(IMPORT_EVERYTHING, environment=without_torch)
     assert imported.returncode == 0, imported.stderr
     assert int(imported.stdout) > 20
+
+
+def test_the_service_starts_and_tags_without_torch(
+    without_torch: dict[str, str], tiny_artefact: Path
+) -> None:
+    """From start to scored tags, child processes included, nothing asks for torch."""
+    settings = {"PYTHONPATH": without_torch["PYTHONPATH"], "VTAG_MODEL_STORE": str(tiny_artefact)}
+    # Not below pytest's folder: run as root, the embedded Postgres is another user.
+    with tempfile.TemporaryDirectory(prefix="vtag-torch-free-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        clip = draw_video(folder / "clip.mp4").read_bytes()
+        with running_service(folder, environment=settings) as service:
+            answer = httpx.post(
+                f"{service.url}/classify",
+                files={"video": ("clip.mp4", clip, "video/mp4")},
+                data={"labels": ["a square", "a circle"]},
+                timeout=60,
+            )
+    assert answer.status_code == 200, answer.text
+    assert {tag["label"] for tag in answer.json()["tags"]} == {"a square", "a circle"}

@@ -1,0 +1,96 @@
+"""The service as an operator runs it: `python -m service` in a process of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import REPOSITORY
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service that was ready: where it listens, its process, what it printed and logged."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def running_service(
+    folder: Path, *, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningService]:
+    """Start the service with its state in `folder`, wait until it is ready, interrupt it after use.
+
+    Args:
+        folder: an existing folder; the state goes into `folder/data`, the log into `folder/log`.
+        environment: settings added to those of this process, e.g. VTAG_MODEL_STORE.
+
+    Raises:
+        RuntimeError: it ended or was not ready within a minute; the message ends with its log.
+    """
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = folder / "log"
+    settings = {
+        "VTAG_DATA_DIR": str(folder / "data"),
+        "VTAG_PORT": str(port),
+        **(environment or {}),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            cwd=REPOSITORY,
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    service = RunningService(url=url, process=process, log=log)
+    try:
+        _wait_until_ready(service)
+        yield service
+    finally:
+        _stop(process)
+
+
+def _wait_until_ready(service: RunningService) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and service.process.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{service.url}/readyz", timeout=5).is_success:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"the service did not get ready:\n{service.log.read_text()[-4000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # As a terminal does on Ctrl-C: the whole group hears it.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
