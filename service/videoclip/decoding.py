@@ -228,10 +228,9 @@ def _groups(index: PacketIndex, packets: NDArray[np.int64]) -> list[tuple[int, i
         # the group before.
         good = before[index.pts[before] <= index.pts[packet]]
         first = int(good[-1]) if len(good) else 0
-        if groups and first <= groups[-1][1]:
-            groups[-1] = (groups[-1][0], int(packet))
-        else:
-            groups.append((first, int(packet)))
+        while groups and first <= groups[-1][1]:
+            first = min(first, groups.pop()[0])
+        groups.append((first, int(packet)))
     return groups
 
 

@@ -89,12 +89,15 @@ class OpenVideo:
 
     @property
     def header_seconds(self) -> float | None:
-        """Duration that the header states: of the stream, else of the file, else None."""
+        """Duration of the video that the header states, None if it states none."""
         if self.stream.duration is not None and self.stream.duration > 0:
             return float(self.stream.duration * self.time_base)
-        if self.container.duration is not None and self.container.duration > 0:
-            return self.container.duration / av.time_base
-        return None
+        if self.container.duration is None or self.container.duration <= 0:
+            return None
+        # Matroska and FLV state when the file ends, counted from 0 and not from its first picture.
+        end = self.container.duration / av.time_base
+        start = float((self.stream.start_time or 0) * self.time_base)
+        return end - start if 0 < start < end else end
 
 
 @contextmanager
