@@ -1,0 +1,173 @@
+"""What runs the two towers, behind one small protocol, and how a λ becomes a runtime."""
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.videoclip.interpolation import interpolate
+from service.videoclip.manifest import ArtefactError, Manifest
+
+RuntimeName = Literal["onnx", "torchscript"]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+_MODULES: Final[dict[RuntimeName, str]] = {
+    "onnx": "service.encode.onnx",
+    "torchscript": "service.encode.torchscript",
+}
+_LOGIT_SCALE: Final = "logit_scale"
+_VISUAL: Final = "visual."
+
+_log = logging.getLogger(__name__)
+
+
+class Tower(Protocol):
+    """One tower with its weights."""
+
+    def __call__(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Run it.
+
+        Args:
+            values: float32 (clips, T, 3, S, S) for the video tower, int64 (n, L) for the text.
+
+        Returns:
+            float32 (clips, T, D) or (n, D), not normalised.
+        """
+        ...
+
+
+class Runtime(Protocol):
+    """Makes towers. A module of this package with these functions."""
+
+    def video_tower(self, folder: Path, *, weights: Arrays, threads: int) -> Tower:
+        """Load the video graph of the artefact in `folder` with `weights`."""
+        ...
+
+    def text_tower(self, folder: Path, *, weights: Arrays, threads: int) -> Tower:
+        """Load the text graph of the artefact in `folder` with `weights`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Network:
+    """Both towers at one λ.
+
+    Attributes:
+        clip_weight: the λ that the weights have.
+        logit_scale: exp of the interpolated `logit_scale` of the weights, else the manifest's.
+    """
+
+    clip_weight: float
+    video: Tower
+    text: Tower
+    logit_scale: float
+
+
+class Model:
+    """An artefact in memory: both end points, from which `build` makes the network at any λ.
+
+    Args:
+        folder: the artefact.
+        manifest: its manifest.
+        runtime: which runtime.
+        threads: threads of one call.
+
+    Raises:
+        ArtefactError: a weight file is broken or the two do not fit each other.
+        ImportError: the runtime is not installed.
+    """
+
+    def __init__(
+        self, folder: Path, *, manifest: Manifest, runtime: RuntimeName, threads: int
+    ) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._threads = threads
+        module: Runtime = importlib.import_module(_MODULES[runtime])
+        self._runtime = module
+        self._clip = _load(folder / "weights_clip.safetensors")
+        self._tuned = _load(folder / "weights_tuned.safetensors")
+        self._share_equal_arrays()
+        try:
+            interpolate(self._clip, self._tuned, clip_weight=1.0)  # compares names and shapes
+        except ValueError as error:
+            raise ArtefactError(
+                "weights_tuned.safetensors", expected="the arrays of CLIP", found=str(error)
+            ) from error
+
+    def build(self, clip_weight: float, *, beside: Network | None = None) -> Network:
+        """Return a warm, checked network at `clip_weight`; `beside` may be in use meanwhile.
+
+        A text tower that does not depend on λ is taken over from `beside`.
+
+        Raises:
+            ArtefactError: graph and weights do not fit, or the network does not compute.
+        """
+        weights = interpolate(self._clip, self._tuned, clip_weight=clip_weight)
+        visual = {name: value for name, value in weights.items() if name.startswith(_VISUAL)}
+        textual = {name: value for name, value in weights.items() if name not in visual}
+        video = self._runtime.video_tower(self._folder, weights=visual, threads=self._threads)
+        if beside is not None and not self._manifest.text_tower_tuned:
+            text = beside.text
+        else:
+            text = self._runtime.text_tower(self._folder, weights=textual, threads=self._threads)
+        scale = weights.get(_LOGIT_SCALE)
+        network = Network(
+            clip_weight=clip_weight,
+            video=video,
+            text=text,
+            logit_scale=self._manifest.logit_scale if scale is None else float(np.exp(scale)),
+        )
+        self._check(network)
+        return network
+
+    def _share_equal_arrays(self) -> None:
+        # A frozen text tower is alike in both files: keep it once.
+        for name, value in self._clip.items():
+            other = self._tuned.get(name)
+            if other is not None and other.dtype == value.dtype and np.array_equal(value, other):
+                self._tuned[name] = value
+
+    def _check(self, network: Network) -> None:
+        """Run both towers once: warms them up, and refuses what would give no directions."""
+        size = self._manifest.preprocessing.image_size
+        frames = self._manifest.frames_per_clip
+        ramp = np.linspace(-2.0, 2.0, size * size, dtype=np.float32).reshape(size, size)
+        clips = np.broadcast_to(ramp, (1, frames, 3, size, size)).copy()
+        ids = np.arange(3, dtype=np.int64)[None]  # the largest id stands for the end of the text
+        width = self._manifest.embedding_size
+        for name, found, shape in (
+            ("video", network.video(clips), (1, frames, width)),
+            ("text", network.text(ids), (1, width)),
+        ):
+            if found.shape != shape:
+                raise ArtefactError(
+                    f"{name}_encoder", expected=f"output {shape}", found=f"{found.shape}"
+                )
+            lengths = np.linalg.norm(found, axis=-1)
+            if not np.all(np.isfinite(lengths)) or not np.all(lengths > 0):
+                raise ArtefactError(
+                    f"{name}_encoder at clip_weight {network.clip_weight:g}",
+                    expected="finite embeddings with a direction",
+                    found="an embedding that is zero or not finite",
+                )
+        if not np.isfinite(network.logit_scale) or network.logit_scale <= 0:
+            raise ArtefactError(
+                _LOGIT_SCALE, expected="a positive number", found=f"{network.logit_scale}"
+            )
+
+
+def _load(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays: dict[str, npt.NDArray[np.generic]] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(path.name, expected="a safetensors file", found=str(error)) from error
+    return arrays

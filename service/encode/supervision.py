@@ -1,0 +1,213 @@
+"""One encoder worker: started, configured, asked, and started again when it dies or hangs."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from service.channel import Header
+from service.child import Child, ChildDiedError
+from service.encode.runtime import RuntimeName
+from service.videoclip.manifest import ArtefactError
+
+_log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_LAST_BACKOFF_SECONDS: Final = 30.0
+_MAX_ANSWER_BYTES: Final = 1 << 30
+
+
+class EncoderError(Exception):
+    """The encoder could not give an answer: its own fault, not the input's."""
+
+    code = "encoder_unavailable"
+    detail = "The encoder could not answer."
+
+
+class EncoderUnavailableError(EncoderError):
+    """The encoder is not ready and did not become so in time."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker is told when it starts.
+
+    Attributes:
+        folder: the artefact.
+        revision: that must be in it.
+        runtime: which runtime.
+        threads: threads of one call.
+        descriptor: of the frame arena.
+        build_timeout_seconds: for loading and for building a λ.
+    """
+
+    folder: Path
+    revision: str
+    runtime: RuntimeName
+    threads: int
+    descriptor: int
+    build_timeout_seconds: float
+
+
+class EncoderWorker:
+    """The worker process and its supervisor.
+
+    Args:
+        setup: constant facts.
+        clip_weight: gives the λ to start with, at each start.
+    """
+
+    def __init__(self, setup: WorkerSetup, *, clip_weight: Callable[[], float]) -> None:
+        self._setup = setup
+        self._clip_weight = clip_weight
+        self._child: Child | None = None
+        self._configured = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.restarts = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.alive
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs, has loaded the artefact, and has passed its check."""
+        return self.alive and self._configured.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child is not None and self._child.alive else None
+
+    async def start(self) -> None:
+        """Start the worker and wait until it has loaded and checked the artefact.
+
+        Raises:
+            ArtefactError: the artefact is broken; one line.
+            EncoderError: the worker could not be started (no runtime installed, no memory).
+        """
+        self._stopping = False
+        try:
+            await self._launch()
+        except BaseException:
+            await self.stop()
+            raise
+        self._supervisor = asyncio.create_task(self._supervise(), name="encoder-supervisor")
+
+    async def stop(self) -> None:
+        """End the worker; calls in flight raise. Safe to call twice."""
+        self._stopping = True
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+            self._supervisor = None
+        self._configured.clear()
+        if self._child is not None:
+            await self._child.stop(grace_seconds=1.0)
+            self._child = None
+
+    async def ask(
+        self, child: Child, header: Header, *, payload: bytes = b"", timeout: float
+    ) -> tuple[Header, bytes]:
+        """Return the answer of `child`, which is killed when none comes in `timeout` seconds.
+
+        Raises:
+            ChildDiedError: it died or was killed.
+            ArtefactError: it says that the artefact does not work.
+            EncoderError: it says that it failed.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                answer, output = await child.call(header, payload=payload)
+        except TimeoutError:
+            _log.error("encoder did not answer %s in %g s: killed", header["op"], timeout)
+            status = await child.kill()
+            raise ChildDiedError("encoder", status=status) from None
+        if "artefact" in answer:
+            raise ArtefactError(**answer["artefact"])
+        if "failure" in answer:
+            raise EncoderError(str(answer["failure"]))
+        return answer, output
+
+    async def child(self) -> Child:
+        """Return the child that is ready, waiting for one if need be.
+
+        Raises:
+            EncoderUnavailableError: none became ready in time, or the encoder is stopped.
+        """
+        while True:
+            if self._stopping:
+                raise EncoderUnavailableError("the encoder is stopped")
+            child = self._child
+            if child is not None and child.alive and self._configured.is_set():
+                return child
+            if child is not None and not child.alive:
+                self._configured.clear()  # the supervisor may not have seen it yet
+            try:
+                async with asyncio.timeout(self._setup.build_timeout_seconds):
+                    await self._configured.wait()
+            except TimeoutError:
+                raise EncoderUnavailableError("the encoder is not ready") from None
+
+    async def _launch(self) -> None:
+        # Settings of this service may hold secrets, and the worker needs none of them.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("VTAG_")}
+        try:
+            child = await Child.start(
+                "service.encode.worker",
+                name="encoder",
+                environment={**kept, "OMP_WAIT_POLICY": "PASSIVE"},
+                folder=Path("/"),
+                descriptors=(self._setup.descriptor,),
+                max_payload_bytes=_MAX_ANSWER_BYTES,
+            )
+        except OSError as error:
+            raise EncoderError(f"no process: {error.strerror}") from error
+        self._child = child
+        header: Header = {
+            "op": "configure",
+            "folder": str(self._setup.folder.absolute()),
+            "runtime": self._setup.runtime,
+            "threads": self._setup.threads,
+            "clip_weight": self._clip_weight(),
+            "descriptor": self._setup.descriptor,
+        }
+        try:
+            answer, _ = await self.ask(child, header, timeout=self._setup.build_timeout_seconds)
+            if answer["revision"] != self._setup.revision:
+                raise ArtefactError(
+                    "manifest.json",
+                    expected=f"revision {self._setup.revision}",
+                    found=str(answer["revision"]),
+                )
+        except ChildDiedError as error:
+            raise EncoderError(str(error)) from error
+        except BaseException:
+            await child.kill()
+            raise
+        self._configured.set()
+
+    async def _supervise(self) -> None:
+        loop = asyncio.get_running_loop()
+        backoff_seconds = _FIRST_BACKOFF_SECONDS
+        while True:
+            started = loop.time()
+            if self._child is not None:
+                status = await self._child.wait()
+                self._configured.clear()
+                await self._child.kill()
+                _log.warning("encoder ended with status %d", status)
+            if loop.time() - started > 2 * _LAST_BACKOFF_SECONDS:
+                backoff_seconds = _FIRST_BACKOFF_SECONDS
+            await asyncio.sleep(backoff_seconds)
+            backoff_seconds = min(2 * backoff_seconds, _LAST_BACKOFF_SECONDS)
+            self.restarts += 1
+            try:
+                await self._launch()
+            except (ArtefactError, EncoderError) as error:
+                _log.error("encoder did not start: %s", error)

@@ -1,0 +1,263 @@
+"""Labels: what a client may ask for, and how their texts become classifier vectors."""
+
+import asyncio
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.encode.process import EncoderProcess
+from service.text_cache import CachedText, TextCache
+from service.videoclip.pooling import text_classifier
+from service.videoclip.prompts import TEMPLATES, apply
+from service.videoclip.tokenizing import Tokenizer
+
+_TEXTS_PER_PIECE: Final = 256
+"""Sentences (labels × templates) encoded before others get their turn."""
+
+
+class LabelError(ValueError):
+    """Labels or templates that cannot be used.
+
+    Attributes:
+        code: one of `no_labels`, `too_many_labels`, `duplicate_label`, `empty_label`,
+            `label_too_long`, `invalid_label`, `invalid_template`, `unknown_template_set`.
+        detail: for the client.
+        param: the field.
+        limit: the limit that was passed, if any.
+        actual: what was found.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        param: str = "labels",
+        limit: float | None = None,
+        actual: float | str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.param = param
+        self.limit = limit
+        self.actual = actual
+
+
+@dataclass(frozen=True)
+class LabelQuery:
+    """One label of a request.
+
+    Attributes:
+        text: one or more texts that mean the label; the first is its name in answers.
+        id: the client's own name for it.
+        negative: texts that the label must beat; independent scores only.
+    """
+
+    text: tuple[str, ...]
+    id: str | None = None
+    negative: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextVectors:
+    """Classifier vectors of texts.
+
+    Attributes:
+        vectors: float32 (n, D), unit rows.
+        truncated: bool (n,), whether the tokenizer cut a sentence of that text.
+        cache_hits: how many different texts needed no encoding for this call.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    truncated: npt.NDArray[np.bool_]
+    cache_hits: int
+
+
+@dataclass(frozen=True)
+class LabelLimits:
+    """What one request may ask."""
+
+    max_labels: int = 1000
+    max_characters: int = 400
+    max_templates: int = 100
+
+
+def normalise(text: str, *, param: str = "labels", limits: LabelLimits) -> str:
+    """Return `text` in Unicode NFC, with single spaces and none at the ends.
+
+    Raises:
+        LabelError: nothing is left, it is too long, or it holds a lone surrogate.
+    """
+    if len(text) > limits.max_characters:
+        raise LabelError(
+            "label_too_long",
+            f"A label has {len(text)} characters, at most {limits.max_characters} are allowed.",
+            param=param,
+            limit=limits.max_characters,
+            actual=len(text),
+        )
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise LabelError("invalid_label", "A label is not valid Unicode text.", param=param)
+    # NUL and other control characters separate words at most; they never reach a model or a log.
+    printable = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    plain = " ".join(unicodedata.normalize("NFC", printable).split())
+    if not plain:
+        raise LabelError("empty_label", "A label is empty.", param=param)
+    return plain
+
+
+def normalise_queries(
+    labels: Sequence[LabelQuery], *, limits: LabelLimits
+) -> tuple[LabelQuery, ...]:
+    """Return the labels with normalised texts.
+
+    Raises:
+        LabelError: none, too many, one that cannot be used, or two with the same texts.
+    """
+    if not labels:
+        raise LabelError("no_labels", "Give at least one label.")
+    texts = sum(len(label.text) + len(label.negative) for label in labels)
+    if texts > limits.max_labels:
+        raise LabelError(
+            "too_many_labels",
+            f"{texts} texts in all labels, at most {limits.max_labels} are allowed.",
+            limit=limits.max_labels,
+            actual=texts,
+        )
+    seen: set[frozenset[str]] = set()
+    result = []
+    for label in labels:
+        if not label.text:
+            raise LabelError("empty_label", "A label has no text.")
+        query = LabelQuery(
+            text=tuple(normalise(text, limits=limits) for text in label.text),
+            id=label.id,
+            negative=tuple(normalise(text, limits=limits) for text in label.negative),
+        )
+        if (same := frozenset(query.text)) in seen:
+            raise LabelError(
+                "duplicate_label",
+                f"The label {query.text[0]!r} is given twice.",
+                actual=label.text[0],
+            )
+        seen.add(same)
+        result.append(query)
+    return tuple(result)
+
+
+def choose_templates(
+    *,
+    templates: Sequence[str] | None,
+    template_set: str | None,
+    default_set: str,
+    limits: LabelLimits,
+) -> tuple[str, ...]:
+    """Return the prompt templates of a request: its own, else the named set, else the default.
+
+    Raises:
+        LabelError: both given, an unknown set, none or too many, or one without its `{}`.
+    """
+    if templates is None:
+        name = default_set if template_set is None else template_set
+        if name not in TEMPLATES:
+            raise LabelError(
+                "unknown_template_set",
+                f"Template sets are {', '.join(sorted(TEMPLATES))}.",
+                param="template_set",
+                actual=name[:100],
+            )
+        return TEMPLATES[name]
+    if template_set is not None:
+        raise LabelError(
+            "invalid_template", "Give templates or template_set, not both.", param="templates"
+        )
+    if not 1 <= len(templates) <= limits.max_templates:
+        raise LabelError(
+            "invalid_template",
+            f"{len(templates)} templates; from 1 to {limits.max_templates} are allowed.",
+            param="templates",
+            limit=limits.max_templates,
+            actual=len(templates),
+        )
+    for template in templates:
+        normalise(template, param="templates", limits=limits)
+        if template.count("{}") != 1:
+            raise LabelError(
+                "invalid_template",
+                "A template must hold {} exactly once.",
+                param="templates",
+                actual=template[:100],
+            )
+    return tuple(templates)
+
+
+class LabelEncoder:
+    """Texts to classifier vectors, through the cache.
+
+    Args:
+        encoder: runs the text tower.
+        cache: keeps what it made.
+        tokenizer: of the same artefact.
+    """
+
+    def __init__(self, encoder: EncoderProcess, *, cache: TextCache, tokenizer: Tokenizer) -> None:
+        self._encoder = encoder
+        self._cache = cache
+        self._tokenizer = tokenizer
+
+    async def encode(
+        self, texts: Sequence[str], *, templates: tuple[str, ...], clip_weight: float
+    ) -> TextVectors:
+        """Return the classifier vectors of normalised `texts` at `clip_weight`.
+
+        The vector of a text is the mean over the templates of unit sentence vectors, made unit
+        again (`text_classifier`).
+
+        Raises:
+            StaleWeightsError: the text tower depends on λ and λ is another one now.
+            EncoderError: the encoder failed.
+        """
+        prefix = self._prefix(templates, clip_weight)
+        names: Mapping[str, str] = {prefix + text: text for text in texts}
+
+        async def compute(keys: Sequence[str]) -> Sequence[CachedText]:
+            return await self._compute([names[key] for key in keys], templates, clip_weight)
+
+        values, hits = await self._cache.get(
+            [prefix + text for text in texts],
+            dimension=self._encoder.manifest.embedding_size,
+            compute=compute,
+            keys_per_compute=max(1, _TEXTS_PER_PIECE // len(templates)),
+        )
+        return TextVectors(
+            vectors=np.stack([value.vector for value in values]),
+            truncated=np.array([value.truncated for value in values]),
+            cache_hits=hits,
+        )
+
+    def _prefix(self, templates: tuple[str, ...], clip_weight: float) -> str:
+        manifest = self._encoder.manifest
+        weight = f"{clip_weight:g}" if manifest.text_tower_tuned else ""
+        digest = hashlib.blake2b(json.dumps(templates).encode(), digest_size=12).hexdigest()
+        return f"{manifest.revision}/{weight}/{digest}/"
+
+    async def _compute(
+        self, texts: list[str], templates: tuple[str, ...], clip_weight: float
+    ) -> list[CachedText]:
+        sentences = [apply(template, text) for text in texts for template in templates]
+        # Thousands of sentences take long enough to hold up the event loop.
+        ids, truncated = await asyncio.to_thread(self._tokenizer.encode, sentences)
+        encoded = await self._encoder.encode_texts(ids, clip_weight=clip_weight)
+        vectors = text_classifier(encoded.vectors.reshape(len(texts), len(templates), -1))
+        cut = truncated.reshape(len(texts), len(templates)).any(axis=1)
+        return [
+            CachedText(vector, truncated=bool(flag))
+            for vector, flag in zip(vectors, cut, strict=True)
+        ]

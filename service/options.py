@@ -1,0 +1,73 @@
+"""Options of a request, checked against what is served."""
+
+import math
+
+from service.videoclip.manifest import Manifest, Sampling
+
+
+class OptionError(ValueError):
+    """An option of a request that cannot be used.
+
+    Attributes:
+        code: `lambda_not_resident` or `invalid_sampling` or `invalid_clip_weight`.
+        detail: for the client.
+        param: the field.
+        limit: what would be allowed.
+        actual: what was asked.
+    """
+
+    def __init__(
+        self, code: str, detail: str, *, param: str, limit: float | None, actual: float
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.param = param
+        self.limit = limit
+        self.actual = actual
+
+
+def require_resident(clip_weight: float | None, *, served: float) -> float | None:
+    """Return `clip_weight` as the λ that is served, or None if none was asked.
+
+    Raises:
+        OptionError: another λ is served.
+    """
+    if clip_weight is None:
+        return None
+    if not math.isfinite(clip_weight) or round(clip_weight, 4) != served:
+        raise OptionError(
+            "lambda_not_resident",
+            f"lambda {clip_weight:g} is not being served; {served:g} is.",
+            param="lambda",
+            limit=served,
+            actual=clip_weight,
+        )
+    return served
+
+
+def choose_sampling(sampling: Sampling | None, *, manifest: Manifest) -> Sampling:
+    """Return the sampling of a request, the artefact's if it names none.
+
+    Raises:
+        OptionError: another number of frames than the network looks at.
+    """
+    frames = manifest.frames_per_clip
+    if sampling is None:
+        return manifest.sampling
+    if sampling.frames != frames:
+        raise OptionError(
+            "invalid_sampling",
+            f"The model looks at {frames} frames of a clip, not at {sampling.frames}.",
+            param="sampling.frames",
+            limit=frames,
+            actual=sampling.frames,
+        )
+    return sampling
+
+
+def choose_spans(start: float | None, end: float | None) -> list[tuple[float, float]] | None:
+    """Return the one span (start, end) in seconds of a request, None for the whole video."""
+    if start is None and end is None:
+        return None
+    return [(0.0 if start is None else start, math.inf if end is None else end)]
