@@ -17,37 +17,15 @@ def neighbour_attention(attn: nn.MultiheadAttention, x: Tensor, *, queries: int 
     x: (B, T, N, D) normalised tokens. Only the first `queries` tokens of each frame ask; None: all.
     Returns (B, T, queries, D).
     """
-    B, T, N, D = x.shape
-    heads = attn.num_heads
-    split = (heads, D // heads)
+    kv_of_neighbours = _Neighbours.apply if torch.is_grad_enabled() else _with_neighbours
     q, kv = _project(attn, x, queries=queries)
-    if torch.is_grad_enabled():
-        # One call for all frames: the slices below would each cost a zero-filled gradient.
-        k, v = _Neighbours.apply(kv).flatten(0, 1).chunk(2, dim=-1)  # (B*T, 3N, D)
-        out = _attend(
-            q.reshape(B * T, -1, *split), k.unflatten(-1, split), v.unflatten(-1, split)
-        ).view(B, T, -1, D)
-    else:
-        # One padded copy; every frame's three neighbours are then a view of it.
-        q = q.unflatten(-1, split)
-        k, v = F.pad(kv, (0, 0, 0, 0, 1, 1)).view(B, (T + 2) * N, 2 * D).chunk(2, dim=-1)
-        frames = []
-        for t in range(T):
-            window = slice(t * N, (t + 3) * N)
-            keys, values = k[:, window].unflatten(-1, split), v[:, window].unflatten(-1, split)
-            frames.append(_attend(q[:, t], keys, values))
-        out = torch.stack(frames, dim=1)
-    return F.linear(out, attn.out_proj.weight, attn.out_proj.bias)
+    return _answer(attn, q, kv_of_neighbours(kv))
 
 
 def frame_attention(attn: nn.MultiheadAttention, x: Tensor, *, queries: int | None) -> Tensor:
     """Attention within each frame: plain CLIP. Shapes as in `neighbour_attention`."""
-    B, T, _, D = x.shape
-    split = (attn.num_heads, D // attn.num_heads)
     q, kv = _project(attn, x, queries=queries)
-    k, v = kv.flatten(0, 1).chunk(2, dim=-1)
-    out = _attend(q.reshape(B * T, -1, *split), k.unflatten(-1, split), v.unflatten(-1, split))
-    return F.linear(out.view(B, T, -1, D), attn.out_proj.weight, attn.out_proj.bias)
+    return _answer(attn, q, kv)
 
 
 def causal_attention(attn: nn.MultiheadAttention, x: Tensor, *, last: Tensor | None) -> Tensor:
@@ -73,17 +51,18 @@ def causal_attention(attn: nn.MultiheadAttention, x: Tensor, *, last: Tensor | N
     return F.linear(out, attn.out_proj.weight, attn.out_proj.bias)
 
 
-class _Neighbours(torch.autograd.Function):
+def _with_neighbours(x: Tensor) -> Tensor:
     """(B, T, N, C) -> (B, T, 3N, C): the tokens of t-1, t and t+1, zeros beyond the ends."""
+    padded = F.pad(x, (0, 0, 0, 0, 1, 1))
+    return torch.cat([padded[:, :-2], x, padded[:, 2:]], dim=2)
+
+
+class _Neighbours(torch.autograd.Function):
+    """`_with_neighbours` with a backward pass of three sums, instead of three padded copies."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
-        B, T, N, C = x.shape
-        out = x.new_zeros(B, T, 3, N, C)
-        out[:, 1:, 0] = x[:, :-1]
-        out[:, :, 1] = x
-        out[:, :-1, 2] = x[:, 1:]
-        return out.view(B, T, 3 * N, C)
+        return _with_neighbours(x)
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
@@ -104,13 +83,24 @@ def _project(
     return F.linear(asking, weight[:D], bias[:D]), F.linear(x, weight[D:], bias[D:])
 
 
+def _answer(attn: nn.MultiheadAttention, q: Tensor, kv: Tensor) -> Tensor:
+    """Attention of q (B, T, Q, D) over kv (B, T, K, 2D), and its output projection (B, T, Q, D)."""
+    _, T, Q, D = q.shape
+    split = (attn.num_heads, D // attn.num_heads)
+    kv = kv.view(-1, kv.shape[2], 2, *split)
+    out = _attend(q.reshape(-1, Q, *split), kv[:, :, 0], kv[:, :, 1]).view(-1, T, Q, D)
+    return F.linear(out, attn.out_proj.weight, attn.out_proj.bias)
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v. q: (n, Q, heads, d); k, v: (n, K, heads, d). -> (n, Q, D)."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # torch's fused backward pass in bf16 takes three times as long as these products on a CPU.
+    # torch's fused backward pass in bf16 takes three times as long as two products on a CPU; and
+    # an exporter writes fewer nodes for the products than for the fused call.
+    slow_backward = torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype == torch.bfloat16
+    if slow_backward or torch.compiler.is_exporting():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         out = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
     else:
         out = F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).flatten(2)
+    return out.transpose(1, 2).reshape(-1, q.shape[2], q.shape[1] * q.shape[3])

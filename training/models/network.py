@@ -46,19 +46,25 @@ class VideoCLIP(nn.Module):
         """D, the size of the space that frames and texts share."""
         return int(self.visual.proj.shape[1])
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return int(self.token_embedding.weight.shape[0])
+
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Embed the frames of clips, each seeing its two neighbours if `temporal` says so.
 
         frames: float (B, T, 3, S, S), normalised; any T. Returns (B, T, D), not normalised: one
         vector per frame, the projected class token.
         """
-        B, T = frames.shape[:2]
+        T = frames.shape[1]
         visual = self.visual
+        width = visual.class_embedding.shape[0]
         x = visual.conv1(frames.flatten(0, 1)).flatten(2).transpose(1, 2)  # (B*T, patches, width)
         first = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([first, x], dim=1) + visual.positional_embedding.to(x.dtype)
         x = visual.ln_pre(x)
-        x = x.view(B, T, x.shape[1], x.shape[2])
+        x = x.view(-1, T, x.shape[1], width)
         attend = neighbour_attention if self.temporal == "neighbour" else frame_attention
         blocks = visual.transformer.resblocks
         for i, block in enumerate(blocks):
