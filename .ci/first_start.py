@@ -29,8 +29,6 @@ def main() -> None:
     if shutil.which("curl") is None:
         sys.exit("first start: curl is needed to run the lines that the service prints")
     data_dir = tempfile.mkdtemp(prefix="vtag-first-start-")
-    # Run as root the embedded Postgres is another user, who has to get there.
-    Path(data_dir).chmod(0o755)
     environment = {**os.environ, "PORT": str(free_port()), "VTAG_DATA_DIR": data_dir}
     service = subprocess.Popen(
         ["make", "serve"],

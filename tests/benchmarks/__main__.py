@@ -31,7 +31,6 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="vtag-bench-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # run as root, the embedded Postgres is another user
         clip = draw_video(
             folder / "clip.mp4", seconds=10, fps=30, width=640, height=360
         ).read_bytes()

@@ -85,7 +85,6 @@ def test_the_service_starts_and_tags_without_torch(
     # Not below pytest's folder: run as root, the embedded Postgres is another user.
     with tempfile.TemporaryDirectory(prefix="vtag-torch-free-") as name:
         folder = Path(name)
-        folder.chmod(0o755)
         clip = draw_video(folder / "clip.mp4").read_bytes()
         with running_service(folder, environment=settings) as service:
             answer = httpx.post(
