@@ -27,9 +27,9 @@ class ReferenceErrors:
     """How far this network is from the reference.
 
     frames, frames_without_neighbours (None: not in the file), logits, losses: largest absolute
-    difference. gradient: over all weights, the largest difference within a weight divided by the largest absolute value of the
-    reference there: a small gradient is held to the same standard as a large one, and the rounding
-    of one element near zero is not magnified.
+    difference. gradient: over all weights, the largest difference within a weight divided by the
+    largest absolute value of the reference there: a small gradient is held to the same standard as
+    a large one, and the rounding of one element near zero is not magnified.
     """
 
     frames: float

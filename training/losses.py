@@ -1,5 +1,6 @@
 """Losses and the logits they are taken of."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,3 +21,13 @@ def video_logits(frame_embeddings: Tensor, classifier: Tensor, *, logit_scale: T
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy with hard labels. logits: (B, C) of any float type; labels: int64 (B,)."""
     return F.cross_entropy(logits.float(), labels)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, *, logit_scale: Tensor) -> Tensor:
+    """CLIP's symmetric loss over a batch of pairs (Radford et al., 2021, figure 3).
+
+    images, texts: (B, D) unit rows, pair by pair. logit_scale: scalar, as stored. Returns a scalar.
+    """
+    logits = logit_scale.exp() * images @ texts.T  # (B, B)
+    pairs = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2

@@ -17,9 +17,13 @@ def neighbour_attention(attn: nn.MultiheadAttention, x: Tensor, *, queries: int 
     x: (B, T, N, D) normalised tokens. Only the first `queries` tokens of each frame ask; None: all.
     Returns (B, T, queries, D).
     """
-    kv_of_neighbours = _Neighbours.apply if torch.is_grad_enabled() else _with_neighbours
     q, kv = _project(attn, x, queries=queries)
-    return _answer(attn, q, kv_of_neighbours(kv))
+    near: Tensor
+    if torch.is_grad_enabled():
+        near = _Neighbours.apply(kv)  # type: ignore[no-untyped-call]
+    else:
+        near = _with_neighbours(kv)
+    return _answer(attn, q, near)
 
 
 def frame_attention(attn: nn.MultiheadAttention, x: Tensor, *, queries: int | None) -> Tensor:
@@ -46,8 +50,8 @@ def causal_attention(attn: nn.MultiheadAttention, x: Tensor, *, last: Tensor | N
         q = F.linear(asking, weight[:D], bias[:D])
         k, v = F.linear(x, weight[D:], bias[D:]).chunk(2, dim=-1)
         seen = (positions <= last.unsqueeze(1)).view(n, 1, 1, L)
-    q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
+    q, k, v = (part.reshape(n, -1, *split) for part in (q, k, v))
+    out = _attend(q, k, v, seen=seen)
     return F.linear(out, attn.out_proj.weight, attn.out_proj.bias)
 
 
@@ -61,12 +65,13 @@ class _Neighbours(torch.autograd.Function):
     """`_with_neighbours` with a backward pass of three sums, instead of three padded copies."""
 
     @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 (torch's signature)
         return _with_neighbours(x)
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        before, own, after = gradient.unflatten(2, (3, -1)).unbind(2)
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004 (torch's signature)
+        B, T, _, C = gradient.shape
+        before, own, after = gradient.reshape(B, T, 3, -1, C).unbind(2)
         total = own.clone()
         total[:, :-1] += before[:, 1:]
         total[:, 1:] += after[:, :-1]
@@ -92,15 +97,21 @@ def _answer(attn: nn.MultiheadAttention, q: Tensor, kv: Tensor) -> Tensor:
     return F.linear(out, attn.out_proj.weight, attn.out_proj.bias)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v. q: (n, Q, heads, d); k, v: (n, K, heads, d). -> (n, Q, D)."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, seen: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, over the keys that are `seen` (None: all).
+
+    q: (n, Q, heads, d); k, v: (n, K, heads, d); seen: bool, broadcast to (n, heads, Q, K).
+    Returns (n, Q, D).
+    """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     # torch's fused backward pass in bf16 takes three times as long as two products on a CPU; and
     # an exporter writes fewer nodes for the products than for the fused call.
     slow_backward = torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype == torch.bfloat16
     if slow_backward or torch.compiler.is_exporting():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if seen is not None:
+            scores = scores.masked_fill(~seen, float("-inf"))
         out = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
     else:
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     return out.transpose(1, 2).reshape(-1, q.shape[2], q.shape[1] * q.shape[3])

@@ -6,9 +6,7 @@ lies between that mean and CLIP (eq. 10; `training.interpolate`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,6 +25,7 @@ from training.optimizer import (
     learning_rate,
     snapshot_steps,
 )
+from training.precision import Precision, autocast
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -55,7 +54,7 @@ class OpenVCLIPSettings:
     snapshot_start_share: float = 2 / 22
     snapshots: int = 21
     flip: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     seed: int = 0
@@ -211,15 +210,10 @@ class OpenVCLIP:
         *,
         logit_scale: Tensor,
     ) -> Tensor:
-        with self._precision(pixels.device):
+        with autocast(pixels.device, self.settings.precision):
             embeddings = network(pixels)
         logits = video_logits(embeddings.float(), self.classifier, logit_scale=logit_scale)
         return classification_loss(logits, labels)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
-        if self.settings.precision == "bf16":
-            return torch.autocast(device.type, dtype=torch.bfloat16)
-        return nullcontext()
 
 
 def fine_tune(

@@ -1,0 +1,73 @@
+"""Run exported graphs on weights that are given as arrays, as the service does."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+Weights = Mapping[str, NDArray[Any]]
+Graph = Callable[[NDArray[Any]], NDArray[np.float32]]
+
+# Beside weights that are fed in full, spinning threads only disturb the neighbours.
+_NO_SPINNING = ("session.intra_op.allow_spinning", "0")
+_ERRORS_ONLY = 3
+
+
+def load_graph(path: Path, weights: Weights, *, threads: int = 0) -> Graph:
+    """A function from the graph's input to its output, for .onnx and .ts files.
+
+    weights: arrays by state-dict name; more than the graph needs is fine. threads: 0 leaves it to
+    the runtime. Raises ValueError when weights are missing or the file is of neither kind.
+    """
+    if path.suffix == ".onnx":
+        return _load_onnx(path, weights, threads=threads)
+    if path.suffix == ".ts":
+        return _load_torchscript(path, weights)
+    raise ValueError(f"{path.name}: neither .onnx nor .ts")
+
+
+def external_names(path: Path) -> list[str]:
+    """Names of the initialisers that an ONNX file expects from outside."""
+    model = onnx.load(path, load_external_data=False)
+    external = onnx.TensorProto.EXTERNAL
+    return [t.name for t in model.graph.initializer if t.data_location == external]
+
+
+def _load_onnx(path: Path, weights: Weights, *, threads: int) -> Graph:
+    names = external_names(path)
+    missing = sorted(set(names) - set(weights))
+    if missing:
+        raise ValueError(f"{path.name}: weights are missing: {missing}")
+    # OrtValue aliases the array: both lists must outlive the making of the session.
+    arrays = [np.asarray(weights[name], order="C") for name in names]
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry(*_NO_SPINNING)
+    options.add_external_initializers(names, values)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given,), (wanted,) = session.get_inputs(), session.get_outputs()
+
+    def run(value: NDArray[Any]) -> NDArray[np.float32]:
+        out: NDArray[np.float32] = session.run([wanted.name], {given.name: value})[0]
+        return out
+
+    return run
+
+
+def _load_torchscript(path: Path, weights: Weights) -> Graph:
+    function: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    tensors = {name: torch.tensor(array) for name, array in weights.items()}
+
+    def run(value: NDArray[Any]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            out: NDArray[np.float32] = function(torch.from_numpy(value), tensors).numpy()
+        return out
+
+    return run

@@ -1,0 +1,52 @@
+"""MODEL_CARD.md: what an artefact is, what was measured, and what it cannot do."""
+
+from collections.abc import Iterable, Sequence
+
+from service.videoclip.manifest import LambdaPoint, Manifest
+
+
+def model_card(manifest: Manifest, *, text: str) -> str:
+    """Markdown. `text`: the author's own paragraphs on what the model can and cannot do."""
+    sampling = manifest.sampling
+    facts = [
+        ("recipe", manifest.recipe),
+        ("revision", manifest.revision),
+        ("licence", manifest.licence),
+        ("embedding size", str(manifest.embedding_size)),
+        ("frames", f"{sampling.frames}, {sampling.mode}, {sampling.views} view(s)"),
+        ("image size", f"{manifest.preprocessing.image_size} pixels"),
+        ("templates", manifest.template_set),
+        ("text tower", "fine-tuned" if manifest.text_tower_tuned else "CLIP's own"),
+        ("default λ", f"{manifest.default_clip_weight:g}: {manifest.clip_weight_rule}"),
+    ]
+    parts = [f"# {manifest.name}", text.strip(), _table(("fact", "value"), facts)]
+    if manifest.curve:
+        parts += ["## Measured", _curve(manifest.curve)]
+    worst: dict[str, float] = {}
+    for parity in manifest.parity:
+        worst[parity.graph] = max(worst.get(parity.graph, 0.0), parity.max_rel_error)
+    parts += [
+        "## Exports",
+        "Largest error relative to the largest output of the network they were exported from; "
+        "every λ, batch size and kind of input is in the manifest.",
+        _table(("graph", "error"), [(name, f"{error:.1e}") for name, error in worst.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _curve(curve: Sequence[LambdaPoint]) -> str:
+    names = list(curve[0].scores)
+    rows = [
+        (
+            f"{point.clip_weight:g}",
+            *(f"{point.scores[n]:.1f} ± {point.spread[n]:.1f}" for n in names),
+        )
+        for point in curve
+    ]
+    note = "λ is the share of the original CLIP; %, mean ± standard deviation over seeds.\n\n"
+    return note + _table(("λ", *names), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

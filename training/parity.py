@@ -1,0 +1,130 @@
+"""Compare exported graphs with the network they came from, at several λ and batch sizes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.videoclip.interpolation import interpolate
+from service.videoclip.manifest import Parity
+from training.graphs import Weights, load_graph
+from training.models.network import VideoCLIP
+
+CLIP_WEIGHTS = (0.0, 0.5, 1.0)
+BATCHES = (1, 2, 5)
+# Of the largest output: rounding grows with the scale of the weights, a mistake is far above it.
+TOLERANCE = 1e-4
+
+GRAPHS = ("video_encoder.onnx", "video_encoder.ts", "text_encoder.onnx", "text_encoder.ts")
+
+
+class ParityError(RuntimeError):
+    """An exported graph does not compute what the network computes."""
+
+
+@dataclass(frozen=True)
+class RealInputs:
+    """Inputs as they are met in use.
+
+    clips: float32 (n, T, 3, S, S), normalised, from real videos. token_ids: int64 (m, L), from real
+    labels. Either may be None where there are none; the manifest then says "random" only.
+    """
+
+    clips: NDArray[np.float32] | None
+    token_ids: NDArray[np.int64] | None
+
+
+def measure_parity(
+    network: VideoCLIP,
+    folder: Path,
+    *,
+    clip: Weights,
+    tuned: Weights,
+    frames_per_clip: int,
+    real: RealInputs,
+    seed: int = 0,
+) -> tuple[Parity, ...]:
+    """Errors of every graph in the folder on random and real inputs. The network is left at λ = 0.
+
+    clip, tuned: whole state dicts as arrays. max_rel_error is the largest absolute error divided by
+    the largest absolute value that the network gives.
+    """
+    rng = np.random.default_rng(seed)
+    size = network.image_size
+    clips = rng.standard_normal((max(BATCHES), frames_per_clip, 3, size, size), dtype=np.float32)
+    tokens = rng.integers(
+        0, network.vocabulary_size, (max(BATCHES), network.context_length), dtype=np.int64
+    )
+    inputs: dict[str, dict[Literal["random", "real"], NDArray[Any]]] = {
+        "video": {"random": clips},
+        "text": {"random": tokens},
+    }
+    if real.clips is not None:
+        inputs["video"]["real"] = real.clips
+    if real.token_ids is not None:
+        inputs["text"]["real"] = real.token_ids
+    found: list[Parity] = []
+    # 0 comes last, so that the network ends as the tuned model.
+    for clip_weight in sorted(CLIP_WEIGHTS, reverse=True):
+        weights = interpolate(clip, tuned, clip_weight=clip_weight)
+        network.load_state_dict({n: torch.tensor(a) for n, a in weights.items()}, strict=True)
+        for kind, encode in (("video", network.encode_frames), ("text", network.encode_text)):
+            visual = kind == "video"
+            part = {n: a for n, a in weights.items() if n.startswith("visual.") == visual}
+            graphs = {n: load_graph(folder / n, part) for n in GRAPHS if n.startswith(kind)}
+            for source, values in inputs[kind].items():
+                for batch in BATCHES:
+                    # Fewer real inputs than asked for are repeated: the batch size is the point.
+                    value = np.resize(values, (batch, *values.shape[1:]))
+                    expected = _eager(encode, value)
+                    for name, graph in graphs.items():
+                        absolute, relative = _errors(graph(value), expected)
+                        found.append(
+                            Parity(
+                                graph=name,
+                                clip_weight=clip_weight,
+                                batch=batch,
+                                inputs=source,
+                                max_abs_error=absolute,
+                                max_rel_error=relative,
+                            )
+                        )
+    return tuple(found)
+
+
+def require_parity(measured: Sequence[Parity], *, tolerance: float = TOLERANCE) -> None:
+    """Raise ParityError, naming the worst case of each graph, if one is above the tolerance."""
+    worst: dict[str, Parity] = {}
+    for parity in measured:
+        if parity.max_rel_error > tolerance:
+            before = worst.get(parity.graph)
+            if before is None or parity.max_rel_error > before.max_rel_error:
+                worst[parity.graph] = parity
+    if worst:
+        lines = [
+            f"{p.graph} at clip_weight {p.clip_weight:g}, batch {p.batch}, {p.inputs} inputs: "
+            f"relative error {p.max_rel_error:.2e}"
+            for p in worst.values()
+        ]
+        raise ParityError(f"above the tolerance of {tolerance:.0e}: {'; '.join(lines)}")
+
+
+def _eager(
+    encode: Callable[[torch.Tensor], torch.Tensor], value: NDArray[Any]
+) -> NDArray[np.float32]:
+    with torch.no_grad():
+        out: NDArray[np.float32] = encode(torch.from_numpy(value)).numpy()
+    return out
+
+
+def _errors(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    if found.shape != expected.shape:
+        raise ParityError(f"the graph gives shape {found.shape}, the network {expected.shape}")
+    if not np.isfinite(found).all():
+        raise ParityError("the graph gives values that are not finite")
+    absolute = float(np.abs(found - expected).max())
+    return absolute, absolute / float(np.abs(expected).max())
