@@ -9,6 +9,7 @@ slot would be lent again while the old worker may still write into it; and resul
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,11 +27,13 @@ class ChildDiedError(Exception):
 
     Attributes:
         status: exit status, negative: the signal that ended it; None: not known yet.
+        taken: whether it had said that it began with this call.
     """
 
-    def __init__(self, name: str, *, status: int | None) -> None:
+    def __init__(self, name: str, *, status: int | None, taken: bool) -> None:
         super().__init__(f"{name} worker ended with status {status}")
         self.status = status
+        self.taken = taken
 
 
 class Child:
@@ -40,17 +43,24 @@ class Child:
         self,
         name: str,
         *,
-        process: asyncio.subprocess.Process,
+        process: subprocess.Popen[bytes],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         max_payload_bytes: int,
     ) -> None:
         self._name = name
         self._process = process
+        # asyncio's own subprocesses lose exit statuses (a signal polls, and so reaps, behind the
+        # back of the thread that waits); a pidfd tells of the end, and no signal can go astray.
+        self._handle = os.pidfd_open(process.pid)
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._handle, self._reap)
+        self._leaving = False
         self._reader = reader
         self._writer = writer
         self._max_payload_bytes = max_payload_bytes
         self._pending: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._taken: set[int] = set()
         self._last_id = 0
         self._listening = asyncio.create_task(self._listen(), name=f"{name}-listen")
 
@@ -86,10 +96,11 @@ class Child:
         python_path = os.pathsep.join(filter(None, [_SOURCES, os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-P", "-m", "service.child_main"),
-                *(str(theirs.fileno()), str(os.getpid()), module),
+            process = subprocess.Popen(  # noqa: S603 - our interpreter, our module
+                [
+                    *(sys.executable, "-P", "-m", "service.child_main"),
+                    *(str(theirs.fileno()), str(os.getpid()), module),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**environment, "PYTHONPATH": python_path, "PYTHONFAULTHANDLER": "1"},
@@ -115,18 +126,20 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether it runs and is connected."""
-        return self._process.returncode is None and not self._listening.done()
+        return not self._ended.is_set() and not self._listening.done()
 
     async def call(
         self, header: Mapping[str, Any], *, payload: bytes = b""
     ) -> tuple[Header, bytes]:
         """Send a message and return the answer to it; answers may come in any order.
 
+        A child may answer `{"taken": true}` first, to say that it has begun.
+
         Raises:
             ChildDiedError: it ended before it answered.
         """
         if not self.alive:
-            raise ChildDiedError(self._name, status=self._process.returncode)
+            raise ChildDiedError(self._name, status=self._process.returncode, taken=False)
         self._last_id += 1
         number = self._last_id
         answer = asyncio.get_running_loop().create_future()
@@ -138,15 +151,18 @@ class Child:
             return result
         except ConnectionError:
             await self.kill()
-            raise ChildDiedError(self._name, status=self._process.returncode) from None
+            status = self._process.returncode
+            raise ChildDiedError(self._name, status=status, taken=number in self._taken) from None
         finally:
             self._pending.pop(number, None)
+            self._taken.discard(number)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # mark as seen: the write may have failed first
 
     async def wait(self) -> int:
         """Return the exit status once it has ended and been reaped."""
-        return await self._process.wait()
+        await self._ended.wait()
+        return int(self._process.returncode)
 
     async def kill(self) -> int:
         """SIGKILL, reap, and return the exit status. Afterwards it writes nothing any more.
@@ -162,23 +178,34 @@ class Child:
 
     async def stop(self, *, grace_seconds: float) -> int:
         """Close the channel, give it time to leave, then kill; return the exit status."""
+        self._leaving = True
         self._writer.close()
         try:
-            return await asyncio.wait_for(self._process.wait(), grace_seconds)
+            async with asyncio.timeout(grace_seconds):
+                await self._ended.wait()
         except TimeoutError:
             pass
         finally:
             await self.kill()
-        return await self._process.wait()
+        return await self.wait()
 
     async def _kill(self) -> int:
-        if self._process.returncode is None:
-            self._process.kill()
-        status = await self._process.wait()
+        self._send_kill()
+        status = await self.wait()
         self._writer.close()
         self._listening.cancel()
         await asyncio.wait([self._listening])
         return status
+
+    def _send_kill(self) -> None:
+        if not self._ended.is_set():
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._handle)
+        self._process.wait()
+        os.close(self._handle)
+        self._ended.set()
 
     async def _listen(self) -> None:
         try:
@@ -189,22 +216,25 @@ class Child:
                     break
                 header = _parse(await self._reader.readexactly(header_bytes))
                 payload = await self._reader.readexactly(payload_bytes)
-                waiting = self._pending.get(header.get("id", 0)) if header else None
-                if waiting is None:
+                number = header.get("id")
+                waiting = self._pending.get(number) if isinstance(number, int) else None
+                if waiting is None or waiting.done():
                     # Nobody waits any more (cancelled), or it makes answers up: both harmless.
                     continue
-                if not waiting.done():
+                if header.get("taken"):
+                    self._taken.add(number)
+                else:
                     waiting.set_result((header, payload))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            if self._process.returncode is None:
-                # Connected no more: it is dying, or must.
-                self._process.kill()
+            if not self._leaving:
+                self._send_kill()  # connected no more: it is dying, or must
             status = self._process.returncode
-            for waiting in self._pending.values():
+            for number, waiting in self._pending.items():
                 if not waiting.done():
-                    waiting.set_exception(ChildDiedError(self._name, status=status))
+                    taken = number in self._taken
+                    waiting.set_exception(ChildDiedError(self._name, status=status, taken=taken))
 
 
 def _parse(text: bytes) -> Header:

@@ -172,9 +172,15 @@ class DecodePool:
         return decoded_info(answer, slot=slot)
 
     async def _call(self, header: Header) -> Header:
-        if self._stopped or self._folder is None:
-            raise RuntimeError("the decode pool is not running")
-        worker = await self._take()
+        while True:
+            if self._stopped or self._folder is None:
+                raise RuntimeError("the decode pool is not running")
+            answer = await self._try(await self._take(), header)
+            if answer is not None:
+                return checked(answer)
+
+    async def _try(self, worker: _Worker, header: Header) -> Header | None:
+        """Return the worker's answer; None if it died before it took the video."""
         self.busy += 1
         returned = False
         try:
@@ -185,16 +191,19 @@ class DecodePool:
             worker.tasks += 1
             returned = worker.tasks < _TASKS_PER_WORKER
             self._failures = 0
+            return answer
         except TimeoutError:
             raise VideoError(
                 "Decoding took longer than allowed.",
                 code="decode_timeout",
                 limit=self._timeout_seconds,
             ) from None
-        except ChildDiedError:
+        except ChildDiedError as error:
             status = await worker.child.wait()
             self._failures += 1
             _log.warning("decode worker %d ended with status %d", worker.child.pid, status)
+            if not error.taken and not self._stopped:
+                return None
             raise decode_failed() from None
         finally:
             self.busy -= 1
@@ -202,7 +211,6 @@ class DecodePool:
                 self._idle.put_nowait(worker)
             else:
                 await self._replace(worker.child)
-        return checked(answer)
 
     async def _take(self) -> _Worker:
         while True:

@@ -31,7 +31,9 @@ def serve(channel: Channel) -> None:
             _restrict(memory_bytes=int(header["memory_bytes"]))
             answer: Header = {}
         else:
-            _allow_processor_seconds(float(header["processor_seconds"]))
+            # From here on a death is this video's doing.
+            channel.send({"id": header["id"], "taken": True})
+            allow_processor_seconds(float(header["processor_seconds"]))
             answer = _answer(header, limits=limits, descriptor=descriptor)
         channel.send({"id": header["id"], **answer})
 
@@ -90,7 +92,8 @@ def _restrict(*, memory_bytes: int) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def _allow_processor_seconds(seconds: float) -> None:
+def allow_processor_seconds(seconds: float) -> None:
+    """Let this process use `seconds` more of processor time from now on."""
     # The limit counts the whole life of a process, a worker decodes many videos: raise the soft
     # limit to what was used plus what this video may use. At the limit the kernel sends SIGXCPU,
     # which ends the process even in the middle of C code.

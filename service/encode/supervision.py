@@ -127,7 +127,7 @@ class EncoderWorker:
         except TimeoutError:
             _log.error("encoder did not answer %s in %g s: killed", header["op"], timeout)
             status = await child.kill()
-            raise ChildDiedError("encoder", status=status) from None
+            raise ChildDiedError("encoder", status=status, taken=True) from None
         if "artefact" in answer:
             raise ArtefactError(**answer["artefact"])
         if "failure" in answer:
