@@ -111,9 +111,7 @@ def _texture(kind: str, x: Plane, y: Plane) -> Plane:
     return np.where(dark, np.float32(0.35), np.float32(1.0))
 
 
-def _stamp(
-    noun: str, texture: str, track: Path, radius: float, pixels: int
-) -> tuple[Plane, Plane]:
+def _stamp(noun: str, texture: str, track: Path, radius: float, pixels: int) -> tuple[Plane, Plane]:
     """Coverage and surface brightness of one object, float32 (S, pixels, pixels) each."""
     centre = (np.arange(pixels, dtype=np.float32) + np.float32(0.5)) / np.float32(pixels)
     size = np.maximum(radius * track.scale, 1e-3)

@@ -1,7 +1,9 @@
 """Motion World on disk: H.264 files in MP4 and a list of them with labels and captions."""
 
 import csv
-from collections.abc import Iterable
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,24 +33,39 @@ def write_video(target: Path, frames: Frames, *, seconds: float) -> None:
             container.mux(packet)
 
 
+@dataclass(frozen=True)
+class _Job:
+    target: Path
+    example: Example
+    camera: Camera
+
+
+def _write(job: _Job) -> None:
+    write_video(job.target, draw(job.example.scene, job.camera), seconds=job.camera.seconds)
+
+
 def write_set(
-    folder: Path, examples: Iterable[Example], *, camera: Camera, title: str, total: int
+    folder: Path, examples: Sequence[Example], *, camera: Camera, processes: int, title: str
 ) -> None:
     """Draw and encode a set into ``folder``, with ``list.csv`` (path, label, caption).
 
     The list is written last: a folder with a list is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for index, example in enumerate(tqdm(examples, desc=title, total=total, unit="video")):
-        name = f"{index:06d}.mp4"
-        write_video(folder / name, draw(example.scene, camera), seconds=camera.seconds)
-        rows.append((name, example.label, example.caption))
+    names = [f"{index:06d}.mp4" for index in range(len(examples))]
+    jobs = [
+        _Job(folder / name, example, camera) for name, example in zip(names, examples, strict=True)
+    ]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        written = pool.imap_unordered(_write, jobs, chunksize=16)
+        for _ in tqdm(written, desc=title, total=len(jobs), unit="video"):
+            pass
     temporary = folder / (LIST_NAME + ".partial")
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "caption"))
-        writer.writerows(rows)
+        for name, example in zip(names, examples, strict=True):
+            writer.writerow((name, example.label, example.caption))
     temporary.rename(folder / LIST_NAME)
 
 

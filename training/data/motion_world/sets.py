@@ -115,29 +115,31 @@ def examples(name: str, split: Split, *, count: int, seed: int) -> Iterator[Exam
 
 def _image_caption(scene: Scene, rng: np.random.Generator) -> str:
     """A caption as people write them: it leaves things out, but never the noun."""
-    says_colour, says_texture, says_verb, says_background = rng.random(4) < (0.75, 0.6, 0.7, 0.4)
-    words = [scene.colour] * says_colour + [scene.texture] * says_texture + [scene.noun]
-    words += [scene.verb] * says_verb
-    words += [f"on a {scene.background} background"] * says_background
-    return " ".join(words)
+    parts = (
+        (scene.colour, 0.75),
+        (scene.texture, 0.6),
+        (scene.noun, 1.0),
+        (scene.verb, 0.7),
+        (f"on a {scene.background} background", 0.4),
+    )
+    return " ".join(words for words, share in parts if rng.random() < share)
 
 
-def images(*, count: int, seed: int, pixels: int) -> Iterator[tuple[Frames, str]]:
-    """The CLIP stage's set: pictures of one long exposure each, every word, every style.
+def image(index: int, *, seed: int, pixels: int) -> tuple[Frames, str]:
+    """Picture ``index`` of the CLIP stage's set: one long exposure, every word, every style.
 
-    Yields:
-        a picture, uint8 (pixels, pixels, 3), and its caption. The exposure is 0.1 to 0.5 s:
+    Returns:
+        the picture, uint8 (pixels, pixels, 3), and its caption. The exposure is 0.1 to 0.5 s:
         motion leaves blur, so a verb is seen a little, but never its direction.
     """
-    for index in range(count):
-        key = _generator(seed, "images", "train", index)
-        rng = np.random.Generator(np.random.PCG64((*key, 0)))
-        noun = NOUNS[int(rng.integers(len(NOUNS)))]
-        verb = VERBS[int(rng.integers(len(VERBS)))]
-        scene = _dress(rng, WIDE, noun, verb, key)
-        exposure = 0.1 + 0.4 * float(rng.random())
-        begin = float(rng.random()) * (2.0 - exposure)
-        camera = Camera(
-            pixels=pixels, frames=1, exposure_seconds=exposure, samples=5, begin_seconds=begin
-        )
-        yield draw(scene, camera)[0], _image_caption(scene, rng)
+    key = _generator(seed, "images", "train", index)
+    rng = np.random.Generator(np.random.PCG64((*key, 0)))
+    noun = NOUNS[int(rng.integers(len(NOUNS)))]
+    verb = VERBS[int(rng.integers(len(VERBS)))]
+    scene = _dress(rng, WIDE, noun, verb, key)
+    exposure = 0.1 + 0.4 * float(rng.random())
+    begin = float(rng.random()) * (2.0 - exposure)
+    camera = Camera(
+        pixels=pixels, frames=1, exposure_seconds=exposure, samples=5, begin_seconds=begin
+    )
+    return draw(scene, camera)[0], _image_caption(scene, rng)

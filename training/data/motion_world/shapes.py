@@ -63,9 +63,7 @@ def _heart(x: Plane, y: Plane) -> Plane:
 
 def _arrow(x: Plane, y: Plane) -> Plane:
     shaft = _box(x + np.float32(0.35), y, 0.6, 0.2)
-    head = np.maximum(
-        (x + np.abs(y) - np.float32(0.95)) * np.float32(0.7), np.float32(0.15) - x
-    )
+    head = np.maximum((x + np.abs(y) - np.float32(0.95)) * np.float32(0.7), np.float32(0.15) - x)
     return np.minimum(shaft, head)
 
 
@@ -103,9 +101,7 @@ def _drop(x: Plane, y: Plane) -> Plane:
 
 def _house(x: Plane, y: Plane) -> Plane:
     walls = _box(x, y - np.float32(0.4), 0.62, 0.5)
-    roof = np.maximum(
-        (np.abs(x) - (y + np.float32(0.95)) * np.float32(1.05)) * np.float32(0.7), y
-    )
+    roof = np.maximum((np.abs(x) - (y + np.float32(0.95)) * np.float32(1.05)) * np.float32(0.7), y)
     door = _box(x, y - np.float32(0.65), 0.18, 0.3)
     return np.maximum(np.minimum(walls, roof), -door)
 
