@@ -157,11 +157,31 @@ def torchscript_of(network: VideoCLIP, example: Tensor, path: Path, *, visual: b
     names = _names(network, visual=visual)
     weights = {n: p.detach() for n, p in network.named_parameters() if n in names}
     with warnings.catch_warnings():
-        # Tracing is deprecated in torch, and still its only form that takes weights as an input.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        # Tracing is deprecated, and still the only form of TorchScript that takes weights as input;
+        # it warns of every size that becomes a constant: only the batch is meant to vary.
+        warnings.simplefilter("ignore")
         traced: Any = torch.jit.trace(tower, (example, weights), check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(path))
+    _drop_debug_records(path)
+
+
+def _drop_debug_records(path: Path) -> None:
+    """Rewrite an archive without its map to source files: it names folders of this machine.
+
+    Without it, the same network also gives the same bytes.
+    """
+    reader = torch._C.PyTorchFileReader(str(path))
+    # The writer adds these itself.
+    own = (".data/", "version", "byteorder")
+    kept = [
+        (name, reader.get_record(name))
+        for name in reader.get_all_records()
+        if not name.endswith(".debug_pkl") and not name.startswith(own)
+    ]
+    writer = torch._C.PyTorchFileWriter(str(path))
+    for name, record in kept:
+        writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
 
 
 def _names(network: VideoCLIP, *, visual: bool) -> frozenset[str]:
