@@ -216,8 +216,8 @@ class Child:
                     break
                 header = _parse(await self._reader.readexactly(header_bytes))
                 payload = await self._reader.readexactly(payload_bytes)
-                number = header.get("id")
-                waiting = self._pending.get(number) if isinstance(number, int) else None
+                number = header["id"] if isinstance(header.get("id"), int) else 0
+                waiting = self._pending.get(number)
                 if waiting is None or waiting.done():
                     # Nobody waits any more (cancelled), or it makes answers up: both harmless.
                     continue
