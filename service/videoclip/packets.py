@@ -132,7 +132,9 @@ def make_timeline(
     steps = np.diff(ticks)
     usual = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
     last = float(last_duration) if last_duration > usual / 2 else usual
-    seconds = ticks.astype(np.float64) * float(time_base)
+    # In this order a time such as 7/5 comes out as the float nearest to it, so that a picture is
+    # found by the time that a client writes down for it.
+    seconds = ticks.astype(np.float64) * time_base.numerator / time_base.denominator
     end = float(seconds[-1]) + last * float(time_base)
     if not end > seconds[-1]:
         end = float(seconds[-1]) + (header_seconds or _STILL_SECONDS)

@@ -66,10 +66,13 @@ def resize_crop(rgb: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.uint8]:
     x0, x1 = max(0, floor(left - reach_x)), min(width, ceil(right + reach_x))
     y0, y1 = max(0, floor(top - reach_y)), min(height, ceil(bottom + reach_y))
     picture = Image.fromarray(np.ascontiguousarray(rgb[y0:y1, x0:x1]))
-    resized = picture.resize(
-        (size, size),
-        Image.Resampling.BICUBIC,
-        box=(left - x0, top - y0, right - x0, bottom - y0),
+    # Across, then down, in two calls: in one call Pillow chooses the order by the size of the box,
+    # and then differs by several levels from what it does to the whole picture.
+    across = picture.resize(
+        (size, y1 - y0), Image.Resampling.BICUBIC, box=(left - x0, 0.0, right - x0, y1 - y0)
+    )
+    resized = across.resize(
+        (size, size), Image.Resampling.BICUBIC, box=(0.0, top - y0, size, bottom - y0)
     )
     return np.asarray(resized)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 DISPLAY_MATRICES = {
@@ -24,7 +25,7 @@ def picture(number: int, *, width: int, height: int) -> NDArray[np.uint8]:
     x = np.arange(width)[None, :, None]
     y = np.arange(height)[:, None, None]
     phase = np.array([0.0, 2.1, 4.2])
-    waves = 128 + 100 * np.sin(0.13 * (x + 3 * number) + 0.07 * y + phase)
+    waves: NDArray[np.float64] = 128 + 100 * np.sin(0.13 * (x + 3 * number) + 0.07 * y + phase)
     waves[: height // 4] = 20
     for bit in range(8):
         if number >> bit & 1:
@@ -57,6 +58,7 @@ def write_film(
     """Write a film whose picture i is `picture(i)`, first shown at ``pts[i] * time_base``."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = time_base
         stream.time_base = time_base
