@@ -56,7 +56,7 @@ def parse(document: dict[str, Any], schema: type[T], *, where: str = "") -> T:
         raise
     except ValueError as error:
         raise ConfigError(f"{where or 'document'}: {error}") from error
-    return result  # type: ignore[return-value]
+    return result
 
 
 def _value(value: Any, hint: Any, *, where: str) -> Any:

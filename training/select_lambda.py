@@ -138,8 +138,8 @@ def curve(sweeps: Sequence[Sweep]) -> tuple[LambdaPoint, ...]:
 def choose(points: Sequence[LambdaPoint], rule: SelectionRule) -> Choice:
     """Apply the rule to a measured curve.
 
-    Raises SelectionError when no λ satisfies it, ValueError for a set that was not measured or, with
-    `within`, a curve without λ = 1.
+    Raises SelectionError when no λ satisfies it, ValueError for a set that was not measured and for
+    `within` with a curve that lacks λ = 1.
     """
     used = {*rule.maximise, *rule.within, *rule.at_least}
     unmeasured = sorted(used - set(points[0].scores))

@@ -1,5 +1,6 @@
 """Multi-head attention over open_clip's own parameters, with and without neighbouring frames."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,12 +19,10 @@ def neighbour_attention(attn: nn.MultiheadAttention, x: Tensor, *, queries: int 
     Returns (B, T, queries, D).
     """
     q, kv = _project(attn, x, queries=queries)
-    near: Tensor
-    if torch.is_grad_enabled():
-        near = _Neighbours.apply(kv)  # type: ignore[no-untyped-call]
-    else:
-        near = _with_neighbours(kv)
-    return _answer(attn, q, near)
+    gather: Callable[[Tensor], Tensor] = (
+        _Neighbours.apply if torch.is_grad_enabled() else _with_neighbours
+    )
+    return _answer(attn, q, gather(kv))
 
 
 def frame_attention(attn: nn.MultiheadAttention, x: Tensor, *, queries: int | None) -> Tensor:

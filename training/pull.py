@@ -1,0 +1,136 @@
+"""Publish CLIP itself: weights that open_clip knows by name, or that lie in a file."""
+
+import contextlib
+import gzip
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from torch import Tensor
+
+from service.videoclip.manifest import Preprocessing, Sampling
+from service.videoclip.tokenizing import build_tokenizer_json
+from training.artefact import Description
+from training.models.network import build, describe
+from training.models.towers import open_clip
+from training.weights import read_weights, require_names
+
+# SimpleTokenizer reads this many merges of its file, after one line that is none.
+_MERGES = 49152 - 256 - 2
+_HUB = "https://huggingface.co"
+
+
+class PullError(RuntimeError):
+    """The weights cannot be had; one line that says why."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A description to publish, and CLIP's weights: both ends of λ."""
+
+    description: Description
+    weights: dict[str, Tensor]
+
+
+def pull(
+    model: str,
+    *,
+    pretrained: str = "openai",
+    file: Path | None = None,
+    name: str | None = None,
+    frames: int = 8,
+    template_set: str = "vifi-clip",
+) -> Pulled:
+    """Get CLIP's weights and everything else that its artefact needs.
+
+    model: an open_clip architecture, e.g. "ViT-B-32-quickgelu". pretrained: open_clip's tag of its
+    weights on the hub; with `file` the hub is not asked. name: of the artefact; None: from model.
+    Raises ValueError for an unknown model, WeightsError for a file that does not fit, PullError
+    when the hub cannot be reached and the weights are not in its cache.
+    """
+    # Frames by themselves: this is CLIP, not the video model that recipes make of it.
+    architecture = describe(model, temporal="none")
+    network = build(architecture)
+    if file is None:
+        weights, settings = _from_hub(model, pretrained)
+        source = f"open_clip {model}, pretrained {pretrained}"
+    else:
+        weights, settings = read_weights(file), {}
+        source = f"file {file.name} for open_clip {model}"
+    require_names(weights, expected=network.state_dict(), where=source)
+    towers = open_clip()
+    return Pulled(
+        description=Description(
+            name=name or model.lower(),
+            recipe="clip",
+            architecture=architecture,
+            sampling=Sampling(mode="uniform", frames=frames),
+            preprocessing=Preprocessing(
+                image_size=network.image_size,
+                mean=tuple(settings.get("mean") or towers.OPENAI_DATASET_MEAN),
+                std=tuple(settings.get("std") or towers.OPENAI_DATASET_STD),
+            ),
+            tokenizer_json=build_tokenizer_json(_open_clip_merges()),
+            template_set=template_set,
+            licence="MIT" if pretrained == "openai" and file is None else "see the weights' origin",
+            default_clip_weight=1.0,
+            clip_weight_rule="CLIP itself: both ends are equal",
+            provenance={"weights": source, "open_clip": str(towers.__version__)},
+            card="CLIP applied to each frame by itself, as published; no video was used to train "
+            "it. Order and motion are invisible to it.",
+        ),
+        weights=weights,
+    )
+
+
+def _open_clip_merges() -> list[tuple[str, str]]:
+    path = Path(str(open_clip().tokenizer.default_bpe()))
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    pairs = (line.split() for line in lines[1 : _MERGES + 1])
+    return [(first, second) for first, second in pairs]
+
+
+def _from_hub(model: str, pretrained: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with _offline_unless_reachable() as host:
+        towers = open_clip()
+        settings = towers.get_pretrained_cfg(model, pretrained)
+        if not settings:
+            tags = ", ".join(towers.list_pretrained_tags_by_model(model)) or "none"
+            raise ValueError(f"{model}: no weights named {pretrained!r}; known: {tags}")
+        # open_clip logs what it raises, and this says it in one line.
+        logging.disable(logging.ERROR)
+        try:
+            clip = towers.create_model(model, pretrained=pretrained, require_pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise PullError(
+                f"cannot get {model} ({pretrained}) from {host}, and it is not in the local cache; "
+                "with --file the hub is not needed"
+            ) from error
+        finally:
+            logging.disable(logging.NOTSET)
+    state: dict[str, Tensor] = clip.state_dict()
+    return {name: tensor.float() for name, tensor in state.items()}, dict(settings)
+
+
+@contextlib.contextmanager
+def _offline_unless_reachable() -> Iterator[str]:
+    """Tell the hub's client not to try, where its host has no address: it would for minutes."""
+    host = urlsplit(os.environ.get("HF_ENDPOINT", _HUB)).hostname or _HUB
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        from huggingface_hub import constants
+
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        try:
+            yield host
+        finally:
+            constants.HF_HUB_OFFLINE = before
+    else:
+        yield host
