@@ -95,6 +95,7 @@ class Child:
         # Where this package and its dependencies were found, wherever that is.
         python_path = os.pathsep.join(filter(None, [_SOURCES, os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
+        process = None
         try:
             process = subprocess.Popen(  # noqa: S603 - our interpreter, our module
                 [
@@ -110,7 +111,10 @@ class Child:
             )
             reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
-            ours.close()  # a child that did start sees the end of its channel and leaves
+            ours.close()
+            if process is not None:
+                process.kill()
+                process.wait()
             raise
         finally:
             theirs.close()

@@ -98,6 +98,11 @@ class TextCache:
         self.degraded = False
         """Whether the last Redis call failed."""
 
+    @property
+    def pending(self) -> int:
+        """Number of flights and writes that run in the background."""
+        return len(self._tasks)
+
     async def get(
         self, keys: Sequence[str], *, dimension: int, compute: Compute, keys_per_compute: int
     ) -> tuple[list[CachedText], int]:

@@ -28,6 +28,7 @@ from service.videoclip.tokenizing import build_tokenizer_json
 DIMENSION = 8
 FRAMES = 3
 SIZE = 16
+CLIP_BYTES = FRAMES * SIZE * SIZE * 3
 VOCABULARY = 514
 WIDTH = 6
 

@@ -14,6 +14,7 @@ import pytest
 
 from service.channel import FRAME
 from service.child import Child, ChildDiedError
+from tests.service.processes import wait_gone
 
 MODULE = "tests.service.scripted_worker"
 
@@ -195,11 +196,3 @@ def test_children_die_with_their_parent(number: int) -> None:
         parent.wait()
         for pid in pids:
             wait_gone(pid)
-
-
-def wait_gone(pid: int, *, seconds: float = 10.0) -> None:
-    """Wait until no such process runs any more."""
-    deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, f"process {pid} is still there"
-        time.sleep(0.02)

@@ -1,0 +1,116 @@
+"""The model store: what is there, what is whole, what is active."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.store import ArtefactStore
+from service.videoclip.manifest import ArtefactError
+from tests.service.small_artefact import publish, weights
+
+
+def test_artefacts_are_listed_and_one_is_active(tmp_path: Path) -> None:
+    """All published ones, by name; unpublished folders and loose files are passed over."""
+    first = publish(tmp_path)
+    second = publish(tmp_path, name="another", clip=weights(5))
+    (tmp_path / "small" / ".publishing").mkdir()
+    (tmp_path / "README.md").write_text("about")
+    store = ArtefactStore(tmp_path)
+    assert [m.name for m in store.list()] == ["another", "small"]
+    assert store.active() == second
+    assert store.previous() == (first.name, first.revision)
+    assert store.folder(first.name, first.revision) == tmp_path / "small" / first.revision
+
+
+def test_rolling_back_is_activating_the_previous(tmp_path: Path) -> None:
+    """Back and forth; activating what is active keeps what was before."""
+    first, second = publish(tmp_path), publish(tmp_path, clip=weights(5))
+    store = ArtefactStore(tmp_path)
+    previous = store.previous()
+    assert previous == (first.name, first.revision)
+    store.activate(*previous)
+    assert store.active() == first
+    store.activate(*previous)
+    assert store.previous() == (second.name, second.revision)
+    assert json.loads((tmp_path / "active.json").read_text())["active"]["name"] == "small"
+    assert [path.name for path in tmp_path.glob(".active-*")] == []
+
+
+def test_a_broken_artefact_is_not_activated(tmp_path: Path) -> None:
+    """One flipped bit: a line that names the file, and the old one stays active."""
+    first = publish(tmp_path)
+    second = publish(tmp_path, clip=weights(5), activate=False)
+    path = tmp_path / "small" / second.revision / "weights_clip.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    store = ArtefactStore(tmp_path)
+    with pytest.raises(
+        ArtefactError, match=r"weights_clip\.safetensors: expected sha256"
+    ) as caught:
+        store.activate("small", second.revision)
+    assert "\n" not in str(caught.value)
+    assert store.active() == first
+
+
+def _nothing(_root: Path) -> None:
+    """Leave the store empty."""
+
+
+def _no_json(root: Path) -> None:
+    (root / "active.json").write_text("{")
+
+
+def _a_list(root: Path) -> None:
+    (root / "active.json").write_text("[]")
+
+
+def _elsewhere(root: Path) -> None:
+    entry = {"name": "../../etc", "revision": "0" * 12}
+    (root / "active.json").write_text(json.dumps({"active": entry}))
+
+
+def _not_there(root: Path) -> None:
+    entry = {"name": "demo", "revision": "0" * 12}
+    (root / "active.json").write_text(json.dumps({"active": entry}))
+
+
+def _no_active(root: Path) -> None:
+    (root / "active.json").write_text(json.dumps({"active": None}))
+
+
+def _renamed(root: Path) -> None:
+    manifest = publish(root)
+    (root / "small" / manifest.revision).rename(root / "small" / ("0" * 12))
+    entry = {"name": "small", "revision": "0" * 12}
+    (root / "active.json").write_text(json.dumps({"active": entry}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (_nothing, "active.json: expected a readable file, found No such file or directory"),
+        (_no_json, "active.json: expected JSON, found something else"),
+        (_a_list, "active.json: expected an object, found list"),
+        (_elsewhere, "active.json: expected name and revision of an artefact, found ../../etc"),
+        (_not_there, "demo/000000000000: expected a folder, found none"),
+        (_no_active, "active.json: expected an active artefact, found none"),
+        (_renamed, "small/000000000000/manifest.json: expected name and revision of its folder"),
+    ],
+)
+def test_a_damaged_store_is_one_clear_line(
+    tmp_path: Path, damage: Callable[[Path], None], line: str
+) -> None:
+    """The operator reads what is wrong, and no path outside the store is touched."""
+    damage(tmp_path)
+    with pytest.raises(ArtefactError) as caught:
+        ArtefactStore(tmp_path).active()
+    assert str(caught.value).startswith(line)
+
+
+def test_an_empty_store_lists_nothing(tmp_path: Path) -> None:
+    """Nor does one that does not exist."""
+    assert ArtefactStore(tmp_path).list() == []
+    assert ArtefactStore(tmp_path / "none").list() == []

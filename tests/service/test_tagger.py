@@ -1,0 +1,381 @@
+"""The one path, with a real decoder, a real encoder and a small artefact."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from service.decode.pool import DecodePool
+from service.encode.process import EncoderProcess
+from service.frames import FrameSlots
+from service.labels import LabelEncoder, LabelError, LabelQuery
+from service.store import ArtefactStore
+from service.tagger import DeadlineExceededError, OptionError, Tagger
+from service.text_cache import TextCache
+from service.videoclip.decoding import Limits
+from service.videoclip.errors import TimeRange, UnsupportedContainer, VideoTooLong
+from service.videoclip.manifest import Sampling
+from service.videoclip.tokenizing import Tokenizer
+from tests.drawn_video import draw_video
+from tests.redis_server import RedisServer
+from tests.service.processes import wait_gone
+from tests.service.small_artefact import CLIP_BYTES, FRAMES, publish, weights
+
+LABELS = [LabelQuery(("a red square",)), LabelQuery(("a green circle",)), LabelQuery(("rain",))]
+
+
+@dataclass
+class Engine:
+    """Everything a tagger needs, for tests to reach into."""
+
+    tagger: Tagger
+    encoder: EncoderProcess
+    decoder: DecodePool
+    slots: FrameSlots
+    cache: TextCache
+
+
+@asynccontextmanager
+async def running(
+    root: Path,
+    *,
+    slot_bytes: int = 1 << 20,
+    redis_url: str | None = None,
+    max_segments: int = 2000,
+    **artefact: Any,
+) -> AsyncIterator[Engine]:
+    """A tagger on a small artefact; afterwards nothing of it is left."""
+    if not (root / "active.json").exists():
+        publish(root, **artefact)
+    store = ArtefactStore(root)
+    manifest = store.active()
+    folder = store.folder(manifest.name, manifest.revision)
+    slots = FrameSlots(2, slot_bytes=slot_bytes)
+    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1)
+    decoder = DecodePool(slots, workers=2, limits=Limits(), timeout_seconds=30)
+    cache = TextCache(redis_url=redis_url)
+    tokenizer = Tokenizer(folder / "tokenizer.json", manifest.context_length)
+    labels = LabelEncoder(encoder, cache=cache, tokenizer=tokenizer)
+    await asyncio.gather(encoder.start(), decoder.start())
+    tagger = Tagger(
+        encoder=encoder, decoder=decoder, slots=slots, labels=labels, max_segments=max_segments
+    )
+    try:
+        yield Engine(tagger, encoder, decoder, slots, cache)
+        assert slots.in_use == 0
+        assert slots.resident_bytes == 0
+    finally:
+        await asyncio.gather(encoder.stop(), decoder.stop(), cache.close())
+        slots.close()
+        assert psutil.Process().children() == []
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn video of two seconds."""
+    return draw_video(tmp_path_factory.mktemp("video") / "drawn.mp4")
+
+
+@pytest.mark.anyio
+async def test_a_video_is_tagged(tmp_path: Path, video: Path) -> None:
+    """All labels come back, best first, with times, space, timings and facts of the video."""
+    async with running(tmp_path) as engine:
+        answer = await engine.tagger.classify(video, labels=LABELS)
+        assert {tag.label for tag in answer.tags} == {label.text[0] for label in LABELS}
+        assert sum(tag.score for tag in answer.tags) == pytest.approx(1)
+        assert answer.frames == FRAMES == len(answer.frames_used)
+        assert all(0 <= second < 2 for second in answer.frames_used)
+        assert (answer.video.width, answer.video.codec) == (160, "h264")
+        assert answer.space == engine.tagger.space
+        assert np.linalg.norm(answer.embedding) == pytest.approx(1, abs=1e-5)
+        assert set(answer.timings_seconds) >= {"decode", "encode", "text", "score", "total"}
+        assert answer.text_cache_hits == 0
+        again = await engine.tagger.classify(video, labels=LABELS, top_k=1)
+        assert again.text_cache_hits == 3
+        assert again.tags == answer.tags[:1]
+
+
+@pytest.mark.anyio
+async def test_scores_are_those_of_the_parts(tmp_path: Path, video: Path) -> None:
+    """Embedding and text vectors asked separately give the cosines of the answer."""
+    async with running(tmp_path, pooling="mean_then_normalize") as engine:
+        answer = await engine.tagger.classify(video, labels=LABELS, scores="cosine")
+        vector = (await engine.tagger.embed_video(video)).vector
+        texts = await engine.tagger.embed_texts([label.text[0] for label in LABELS])
+        expected = dict(zip((q.text[0] for q in LABELS), texts.vectors @ vector, strict=True))
+        for tag in answer.tags:
+            assert tag.score == pytest.approx(float(expected[tag.label]), abs=1e-5)
+        assert texts.space == answer.space
+
+
+@pytest.mark.anyio
+async def test_texts_become_classifiers_through_templates(tmp_path: Path) -> None:
+    """Unit mean of unit sentence vectors, as the recipe says."""
+    async with running(tmp_path, clip=weights(1)) as engine:
+        found = await engine.tagger.embed_texts(["dog"], templates=["a {}", "a {}?"])
+        alone = [await engine.tagger.embed_texts([text]) for text in ("a dog", "a dog?")]
+        mean = alone[0].vectors + alone[1].vectors
+        # Sentences of one call are padded to one length, which this text tower sees a little.
+        assert found.vectors == pytest.approx(mean / np.linalg.norm(mean), abs=0.2)
+        assert np.linalg.norm(found.vectors) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.anyio
+async def test_lambda_changes_answers_without_a_restart(tmp_path: Path, video: Path) -> None:
+    """Another λ, another embedding, another space; back again, the first embedding."""
+    async with running(tmp_path) as engine:
+        first = await engine.tagger.classify(video, labels=LABELS)
+        await engine.tagger.set_clip_weight(0.0)
+        second = await engine.tagger.classify(video, labels=LABELS)
+        await engine.tagger.set_clip_weight(0.5)
+        third = await engine.tagger.classify(video, labels=LABELS, clip_weight=0.5)
+        assert second.space.clip_weight == 0.0
+        assert not np.allclose(first.embedding, second.embedding)
+        assert np.allclose(first.embedding, third.embedding)
+        assert second.text_cache_hits == 3
+        with pytest.raises(OptionError) as caught:
+            await engine.tagger.classify(video, labels=LABELS, clip_weight=0.9)
+        assert caught.value.code == "lambda_not_resident"
+        with pytest.raises(OptionError) as caught:
+            await engine.tagger.set_clip_weight(1.5)
+        assert caught.value.code == "invalid_clip_weight"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("text_tower_tuned", [False, True])
+async def test_requests_during_lambda_changes_are_all_answered_and_unmixed(
+    tmp_path: Path, video: Path, text_tower_tuned: bool
+) -> None:
+    """λ switched again and again under load: equal spaces mean equal answers."""
+    async with running(tmp_path, text_tower_tuned=text_tower_tuned) as engine:
+        known: dict[str, list[tuple[str, float]]] = {}
+        for value in (0.0, 0.5, 1.0):
+            await engine.tagger.set_clip_weight(value)
+            answer = await engine.tagger.classify(video, labels=LABELS, scores="cosine")
+            known[answer.space.id] = [(tag.label, tag.score) for tag in answer.tags]
+        done = asyncio.Event()
+
+        async def load() -> int:
+            count = 0
+            while not done.is_set():
+                found = await engine.tagger.classify(video, labels=LABELS, scores="cosine")
+                for tag, expected in zip(found.tags, known[found.space.id], strict=True):
+                    assert tag.label == expected[0]
+                    assert tag.score == pytest.approx(expected[1], abs=1e-5)
+                count += 1
+            return count
+
+        loads = [asyncio.create_task(load()) for _ in range(3)]
+        for number in range(12):
+            await engine.tagger.set_clip_weight((0.0, 0.5, 1.0)[number % 3])
+            await asyncio.sleep(0.02)
+        done.set()
+        assert sum(await asyncio.gather(*loads)) > 3
+
+
+@pytest.mark.anyio
+async def test_segments_cover_the_video_in_one_space(tmp_path: Path, video: Path) -> None:
+    """Windows in order, unit vectors, also when they need several slots one after the other."""
+    async with running(tmp_path, slot_bytes=2 * CLIP_BYTES) as engine:
+        found = await engine.tagger.embed_segments(video, segment_seconds=0.25)
+        assert [s.start for s in found.segments] == pytest.approx([n / 4 for n in range(8)])
+        assert found.segments[-1].end == pytest.approx(found.info.duration_seconds)
+        assert all(abs(np.linalg.norm(s.vector) - 1) < 1e-5 for s in found.segments)
+        part = await engine.tagger.embed_segments(video, segment_seconds=0.25, start=1.0)
+        assert np.allclose(part.segments[0].vector, found.segments[4].vector, atol=1e-5)
+
+
+@pytest.mark.anyio
+async def test_a_part_of_a_video_can_be_looked_at(tmp_path: Path, video: Path) -> None:
+    """Only frames inside [start, end) are used; a range outside is an error."""
+    async with running(tmp_path) as engine:
+        answer = await engine.tagger.classify(video, labels=LABELS, start=0.5, end=1.0)
+        assert all(0.4 < second < 1.0 for second in answer.frames_used)
+        tail = await engine.tagger.classify(video, labels=LABELS, start=1.5)
+        assert min(tail.frames_used) >= 1.4
+        with pytest.raises(TimeRange):
+            await engine.tagger.classify(video, labels=LABELS, start=100.0)
+
+
+@pytest.mark.anyio
+async def test_long_texts_are_cut_and_it_is_said(tmp_path: Path, video: Path) -> None:
+    """Also when the vector comes from the cache."""
+    async with running(tmp_path, context_length=8) as engine:
+        for _ in range(2):
+            answer = await engine.tagger.classify(video, labels=[LabelQuery(("x" * 50,))])
+            codes = [warning.code for warning in answer.warnings]
+            assert codes == ["label_truncated", "single_label"]
+        texts = await engine.tagger.embed_texts(["x" * 50, "y"])
+        assert [warning.code for warning in texts.warnings] == ["label_truncated"]
+
+
+@pytest.mark.anyio
+async def test_independent_scores_use_the_artefacts_background(tmp_path: Path, video: Path) -> None:
+    """Enough labels of its own: no warning; a label's score does not depend on the others."""
+    background = tuple(f"thing {number}" for number in range(40))
+    async with running(tmp_path, background=background) as engine:
+        await engine.tagger.warm()
+        ask = engine.tagger.classify
+        alone = await ask(video, labels=LABELS[:1], scores="independent")
+        together = await ask(video, labels=LABELS, scores="independent")
+        scores = {tag.label: tag.score for tag in together.tags}
+        assert scores[alone.tags[0].label] == pytest.approx(alone.tags[0].score)
+        assert together.none_score == pytest.approx(1 - max(scores.values()))
+        assert alone.warnings == ()
+
+
+@pytest.mark.anyio
+async def test_requests_that_cannot_be_are_refused_before_any_work(
+    tmp_path: Path, video: Path
+) -> None:
+    """No labels, another number of frames, more clips than a slot holds, too many segments."""
+    async with running(tmp_path, slot_bytes=CLIP_BYTES, max_segments=3) as engine:
+        tagger = engine.tagger
+        with pytest.raises(LabelError):
+            await tagger.classify(video, labels=[])
+        for sampling in (
+            Sampling(mode="uniform", frames=FRAMES + 1),
+            Sampling(mode="strided", frames=FRAMES, views=50, stride_seconds=0.1),
+        ):
+            with pytest.raises(OptionError) as caught:
+                await tagger.classify(video, labels=LABELS, sampling=sampling)
+            assert caught.value.code == "invalid_sampling"
+        with pytest.raises(VideoTooLong):
+            await tagger.embed_segments(video, segment_seconds=0.1)
+
+
+@pytest.mark.anyio
+async def test_views_of_a_request_are_averaged(tmp_path: Path, video: Path) -> None:
+    """Several clips are decoded and encoded, one embedding comes out."""
+    async with running(tmp_path) as engine:
+        sampling = Sampling(mode="strided", frames=FRAMES, views=4, stride_seconds=0.1)
+        answer = await engine.tagger.classify(video, labels=LABELS, sampling=sampling)
+        assert answer.frames == 4 * FRAMES
+        assert answer.embedding.shape == (8,)
+
+
+@pytest.mark.anyio
+async def test_a_bad_video_beside_good_ones_changes_nothing(tmp_path: Path, video: Path) -> None:
+    """The bad one gets its error, the good ones the answers that they get alone."""
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(os.urandom(2000))
+    async with running(tmp_path / "store") as engine:
+        alone = await engine.tagger.classify(video, labels=LABELS)
+        results = await asyncio.gather(
+            *(
+                engine.tagger.classify(path, labels=LABELS)
+                for path in (video, bad, video, bad, video)
+            ),
+            return_exceptions=True,
+        )
+        assert [isinstance(result, UnsupportedContainer) for result in results] == [
+            *(False, True, False, True, False)
+        ]
+        assert all(result.tags == alone.tags for result in results[::2])  # type: ignore[union-attr]
+
+
+@pytest.mark.anyio
+async def test_a_deadline_ends_the_work(tmp_path: Path) -> None:
+    """A video that hangs costs until the deadline, and its worker."""
+    endless = tmp_path / "endless.mp4"
+    os.mkfifo(endless)
+    async with running(tmp_path / "store") as engine:
+        with pytest.raises(DeadlineExceededError):
+            await engine.tagger.classify(endless, labels=LABELS, deadline=time.monotonic() + 0.3)
+        assert engine.slots.in_use == 0
+
+
+@pytest.mark.anyio
+async def test_redis_killed_in_the_middle_of_a_request(
+    tmp_path: Path, video: Path, redis_server: RedisServer
+) -> None:
+    """The answer is the same; the cache says that it works without Redis."""
+    many = [LabelQuery((f"label {number}",)) for number in range(900)]
+    async with running(tmp_path, redis_url=redis_server.url) as engine:
+        running_request = asyncio.create_task(engine.tagger.classify(video, labels=many))
+        await asyncio.sleep(0.01)
+        redis_server.kill()
+        answer = await running_request
+        again = await engine.tagger.classify(video, labels=many)
+        assert [tag.label for tag in answer.tags] == [tag.label for tag in again.tags]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.anyio
+async def test_torchscript_gives_the_answers_of_onnx(tiny_artefact: Path, video: Path) -> None:
+    """A real exported network: both runtimes agree on embeddings at λ = 0, 0.5, 1."""
+    store = ArtefactStore(tiny_artefact)
+    manifest = store.active()
+    folder = store.folder(manifest.name, manifest.revision)
+    slots = FrameSlots(1, slot_bytes=1 << 22)
+    decoder = DecodePool(slots, workers=1, limits=Limits(), timeout_seconds=30)
+    await decoder.start()
+    size, frames = manifest.preprocessing.image_size, manifest.frames_per_clip
+    views = manifest.sampling.views
+    found: dict[str, list[Any]] = {}
+    try:
+        async with slots.lease((views, frames, size, size, 3)) as slot:
+            await decoder.decode(
+                video, sampling=manifest.sampling, preprocessing=manifest.preprocessing, slot=slot
+            )
+            for runtime in ("onnx", "torchscript"):
+                encoder = EncoderProcess(
+                    folder, manifest=manifest, slots=slots, runtime=runtime, threads=1
+                )
+                await encoder.start()
+                for value in (0.0, 0.5, 1.0):
+                    await encoder.set_clip_weight(value)
+                    clips = await encoder.encode_clips(slot)
+                    texts = await encoder.encode_texts(np.array([[1, 2, 3, 4]], np.int64))
+                    found.setdefault(runtime, []).append((clips.vectors, texts.vectors))
+                await encoder.stop()
+    finally:
+        await decoder.stop()
+        slots.close()
+    for (clips, texts), (other_clips, other_texts) in zip(*found.values(), strict=True):
+        assert clips == pytest.approx(other_clips, abs=1e-4)
+        assert texts == pytest.approx(other_texts, abs=1e-4)
+
+
+_SERVICE = """
+import asyncio, pathlib, sys, psutil
+from tests.service.test_tagger import running, LABELS
+async def main():
+    async with running(pathlib.Path(sys.argv[1])) as engine:
+        await engine.tagger.classify(pathlib.Path(sys.argv[2]), labels=LABELS)
+        print(*(child.pid for child in psutil.Process().children()), flush=True)
+        await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+
+
+def test_killing_the_service_leaves_nothing(tmp_path: Path, video: Path) -> None:
+    """kill -9: no process, no shared memory."""
+    before = set(Path("/dev/shm").iterdir())  # noqa: S108 - looked at, not written
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVICE, str(tmp_path / "store"), str(video)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 3
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    for pid in pids:
+        wait_gone(pid)
+    names = {path.name for path in set(Path("/dev/shm").iterdir()) - before}  # noqa: S108
+    assert not [name for name in names if "vtag" in name or name.startswith("psm_")]
