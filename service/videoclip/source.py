@@ -157,8 +157,17 @@ def _moving_pictures(container: InputContainer) -> VideoStream:
     if not candidates:
         cover = " but a cover picture" if container.streams.video else ""
         raise NotAVideo(f"the file has no video stream{cover}")
+    # libavformat's choice goes by bit rate, which many files do not state: a thumbnail track that
+    # comes first would win. It decides between streams of the same size.
     best = container.streams.best("video")
-    return best if isinstance(best, VideoStream) and best in candidates else candidates[0]
+    return max(candidates, key=lambda stream: (*_worth(stream), stream is best))
+
+
+def _worth(stream: VideoStream) -> tuple[bool, int]:
+    decoder: VideoCodecContext | None = stream.codec_context
+    if decoder is None:
+        return False, 0
+    return decoder.name in CODECS, decoder.width * decoder.height
 
 
 def _prepare_decoder(stream: VideoStream, *, limits: Limits, threads: int) -> VideoCodecContext:
