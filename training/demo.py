@@ -1,291 +1,275 @@
-"""The demo model from nothing: draw the world, train CLIP, fine-tune it, choose λ, publish.
+"""The demo model from nothing: draw the world, train CLIP, fine-tune it, choose λ, publish."""
 
-Every stage leaves its result in the work folder and is skipped when that is there, so that an
-interrupted run goes on where it stopped. The folder belongs to one configuration: another one
-needs another folder.
-"""
-
+import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm import tqdm
 
-from service.videoclip.manifest import Preprocessing, Sampling
-from service.videoclip.pooling import text_classifier
-from service.videoclip.preprocessing import normalize, resize_crop
-from service.videoclip.prompts import TEMPLATES, apply
-from service.videoclip.tokenizing import Tokenizer, build_tokenizer_json
-from training.data.decoded import DecodedSet, decode_set
-from training.data.merges import learn_merges
-from training.data.motion_world import files, sets
-from training.data.motion_world.drawing import Camera
-from training.models.network import VideoCLIP, build
-from training.recipes import clip, open_vclip
+from service.videoclip.manifest import LambdaPoint, Sampling, load_manifest
+from service.videoclip.preprocessing import normalize
+from training.artefact import Description
+from training.config import load_config
+from training.data.motion_world import sets, vocabulary
+from training.data.motion_world.drawing import Camera, Scene, draw
+from training.data.motion_world.files import write_video
+from training.models.network import build
+from training.publish import publish
+from training.select_lambda import (
+    Choice,
+    EvaluationSet,
+    SelectionRule,
+    choose,
+    clip_weights,
+    curve,
+    sweep,
+)
+from training.workshop import FRAMES, DemoConfig, Method, Workshop
 
-State = dict[str, Tensor]
-Method = Literal["open-vclip", "plain"]
-FRAMES = 8
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MIXED = "unseen-nouns among all"
+PER_FRAME = "CLIP, frame by frame"
+FORGETTING_POINTS = 3.0
+REAL_CLIPS = 8
+CARD = """\
+A tiny model that knows one small world: coloured shapes that move (Motion World, drawn by
+`training/data/motion_world`). It was made to show and test the whole path from training to serving
+on a laptop, with every figure measured.
 
+**It can** tell {nouns} shapes, {verbs} motions, {colours} colours and {textures} textures apart in
+short clips of one moving shape, also in combinations that fine-tuning never showed it, in its own
+words: {words}.
 
-@dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """How much is drawn, and how it is filmed."""
-
-    pictures: int
-    source_videos: int
-    validation_videos: int
-    test_videos: int
-    pixels: int
-    frames: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Sizes of both towers; ``merges`` is the most the tokenizer may learn."""
-
-    embed_dim: int
-    quick_gelu: bool
-    temporal: str
-    merges: int
-    vision: dict[str, int]
-    text: dict[str, int]
+**It cannot** say anything about real films: on those its scores are noise. Words outside its
+vocabulary reach it as letters that it never learnt. It has seen one object at a time, on muted
+backgrounds, in two-second clips."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Everything that decides the demo model."""
+def evaluation_sets(workshop: Workshop, split: sets.Split) -> dict[str, EvaluationSet]:
+    """What λ is judged by: the source, three zero-shot targets, and one generalised one.
 
-    seed: int
-    processes: int
-    template_set: str
-    world: WorldConfig
-    network: NetworkConfig
-    clip: clip.CLIPSettings
-    open_vclip: open_vclip.OpenVCLIPSettings
+    Of the frames of a video the middle ones of ``FRAMES`` equal parts are taken, as the published
+    model samples them.
+    """
+    chosen: dict[str, EvaluationSet] = {}
+    for name in sets.CLASS_SETS:
+        data = workshop.videos(name, split)
+        step = data.frames.shape[1] // FRAMES
+        chosen[name] = replace(data, frames=data.frames[:, step // 2 :: step])
+    unseen = chosen["unseen-nouns"]
+    chosen[MIXED] = replace(unseen, classes=unseen.classes + sets.labels("source"))
+    return chosen
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """A work folder with its configuration: the stages, each of which reads what it needs."""
-
-    folder: Path
-    config: DemoConfig
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The network's own size, with CLIP's mean and standard deviation."""
-        size = self.config.network.vision["image_size"]
-        return Preprocessing(image_size=size, mean=CLIP_MEAN, std=CLIP_STD)
-
-    @property
-    def camera(self) -> Camera:
-        """How videos are filmed."""
-        world = self.config.world
-        return Camera(pixels=world.pixels, frames=world.frames, seconds=world.seconds)
-
-    def pictures(self) -> tuple[NDArray[np.uint8], list[str]]:
-        """The CLIP stage's set: uint8 (N, S, S, 3) and N captions."""
-        target = self.folder / "pictures.npz"
-        if not target.exists():
-            draw = partial(
-                _small_picture,
-                seed=self.config.seed,
-                pixels=self.config.world.pixels,
-                preprocessing=self.preprocessing,
-            )
-            count = self.config.world.pictures
-            with multiprocessing.get_context("spawn").Pool(self.config.processes) as pool:
-                drawn = list(
-                    tqdm(
-                        pool.imap(draw, range(count), chunksize=64),
-                        desc="draw pictures",
-                        total=count,
-                        unit="picture",
+def measure(
+    workshop: Workshop, split: sets.Split, method: Method, seeds: Sequence[int]
+) -> tuple[LambdaPoint, ...]:
+    """The λ curve of a method on a split: top-1 %, mean and spread over seeds."""
+    target = workshop.folder / f"curve-{split}-{method}-{'-'.join(map(str, seeds))}.json"
+    if not target.exists():
+        data = evaluation_sets(workshop, split)
+        network = workshop.network()
+        weights = clip_weights()
+        # Sets that share frames are embedded once.
+        videos = sum(len(part.labels) for name, part in data.items() if name != MIXED)
+        sweeps = []
+        for seed in seeds:
+            title = f"measure {method}, seed {seed}, {split}"
+            with tqdm(total=videos * len(weights), desc=title, unit="video") as bar:
+                sweeps.append(
+                    sweep(
+                        network,
+                        clip=workshop.clip(),
+                        tuned=workshop.tuned(method, seed),
+                        sets=data,
+                        classifier=workshop.classifier,
+                        preprocessing=workshop.preprocessing,
+                        weights=weights,
+                        on_batch=bar.update,
                     )
                 )
-            partial_file = target.with_suffix(".partial.npz")
-            np.savez(
-                partial_file,
-                pictures=np.stack([picture for picture, _ in drawn]),
-                captions=np.array([caption for _, caption in drawn]),
-            )
-            partial_file.rename(target)
-        with np.load(target) as stored:
-            return stored["pictures"], [str(text) for text in stored["captions"]]
+        points = [point.model_dump(mode="json") for point in curve(sweeps)]
+        target.write_text(json.dumps(points, indent=1), encoding="utf-8")
+    return tuple(
+        LambdaPoint.model_validate(point)
+        for point in json.loads(target.read_text(encoding="utf-8"))
+    )
 
-    def videos(self, name: str, split: sets.Split) -> DecodedSet:
-        """A video set: drawn, encoded as H.264, and decoded again as the service would."""
-        world = self.config.world
-        count = {
-            "train": world.source_videos,
-            "validation": world.validation_videos,
-            "test": world.test_videos,
-        }[split]
-        folder = self.folder / "videos" / name / split
-        if not (folder / files.LIST_NAME).exists():
-            examples = list(sets.examples(name, split, count=count, seed=self.config.seed))
-            files.write_set(
-                folder,
-                examples,
-                camera=self.camera,
-                processes=self.config.processes,
-                title=f"draw {name} {split}",
-            )
-        cache = self.folder / f"{name}-{split}.npz"
-        if not cache.exists():
-            decoded = decode_set(
-                files.read_list(folder),
-                sampling=Sampling(mode="uniform", frames=world.frames),
-                preprocessing=self.preprocessing,
-                processes=self.config.processes,
-                title=f"decode {name} {split}",
-            )
-            partial_file = cache.with_suffix(".partial.npz")
-            np.savez(
-                partial_file,
-                frames=decoded.frames,
-                labels=decoded.labels,
-                captions=np.array(decoded.captions),
-            )
-            partial_file.rename(cache)
-        with np.load(cache) as stored:
-            return DecodedSet(
-                stored["frames"], stored["labels"], tuple(str(t) for t in stored["captions"])
-            )
 
-    def tokenizer(self) -> Tokenizer:
-        """CLIP's tokenizer with merges learnt from the captions."""
-        target = self.folder / "tokenizer.json"
-        if not target.exists():
-            _, captions = self.pictures()
-            merges = learn_merges(
-                [*captions, *TEMPLATES[self.config.template_set]],
-                count=self.config.network.merges,
-            )
-            target.write_text(build_tokenizer_json(merges), encoding="utf-8")
-        return Tokenizer(target, self.config.network.text["context_length"])
+def measure_clip(workshop: Workshop, split: sets.Split) -> dict[str, float]:
+    """Top-1 % of CLIP itself: every frame for itself, no neighbours, mean over frames."""
+    network = build(workshop.architecture(), temporal="none")
+    weights = workshop.clip()
+    scores = sweep(
+        network,
+        clip=weights,
+        tuned=weights,
+        sets=evaluation_sets(workshop, split),
+        classifier=workshop.classifier,
+        preprocessing=workshop.preprocessing,
+        weights=(1.0,),
+    )
+    return {name: points[1.0].top1 for name, points in scores.items()}
 
-    def architecture(self) -> dict[str, Any]:
-        """What `training.models.network.build` takes."""
-        network = self.config.network
-        vocabulary = json.loads((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
-        words = len(vocabulary["model"]["vocab"])
-        return {
-            "embed_dim": network.embed_dim,
-            "vision_cfg": dict(network.vision),
-            "text_cfg": {**network.text, "vocab_size": words},
-            "quick_gelu": network.quick_gelu,
-            "temporal": network.temporal,
-        }
 
-    def clip(self) -> State:
-        """CLIP's weights after the picture stage."""
-        target = self.folder / "clip.safetensors"
-        if not target.exists():
-            pictures, captions = self.pictures()
-            tokenizer = self.tokenizer()
-            network = build(self.architecture(), temporal="none", seed=self.config.seed)
-            clip.train(
-                network,
-                pictures,
-                captions,
-                encode=lambda texts: tokenizer.encode(texts)[0],
-                normalize=lambda batch: normalize(batch, self.preprocessing),
-                prompts=("{}", *TEMPLATES[self.config.template_set]),
-                settings=self.config.clip,
-                on_step=_progress("train CLIP", self.config.clip.steps),
-            )
-            _save(network.state_dict(), target)
-        return load_file(target)
+def choose_clip_weight(
+    points: Sequence[LambdaPoint], own: dict[str, float], *, text: str = "CLIP's own"
+) -> Choice:
+    """The largest mean over what fine-tuning is for, with attributes within 3 points of CLIP."""
+    floor = round(own["unseen-attributes"] - FORGETTING_POINTS, 1)
+    rule = SelectionRule(
+        maximise=("source", "unseen-pairs", "unseen-nouns"),
+        at_least={"unseen-attributes": floor},
+    )
+    choice = choose(points, rule)
+    explained = f"{choice.reason}; {floor:g} % is {FORGETTING_POINTS:g} points below {text}"
+    return Choice(choice.clip_weight, f"{explained}; measured on validation videos")
 
-    def network(self) -> VideoCLIP:
-        """The video network with CLIP's weights."""
-        weights = self.clip()
-        network = build(self.architecture())
-        network.load_state_dict(weights, strict=True)
-        return network.eval()
 
-    def classifier(self, network: VideoCLIP, labels: Sequence[str]) -> Tensor:
-        """Unit rows (C, D) of the labels in the demo's templates."""
-        templates = TEMPLATES[self.config.template_set]
-        texts = [apply(template, label) for label in labels for template in templates]
-        with torch.no_grad():
-            token_ids = torch.from_numpy(self.tokenizer().encode(texts)[0])
-            embeddings = network.encode_text(token_ids).numpy()
-        return torch.from_numpy(
-            text_classifier(embeddings.reshape(len(labels), len(templates), -1))
+def make(workshop: Workshop, *, store: Path, seeds: Sequence[int]) -> Path:
+    """Run all stages and publish the model of the first seed. Returns the artefact's folder."""
+    validation = measure(workshop, "validation", "open-vclip", seeds)
+    choice = choose_clip_weight(validation, measure_clip(workshop, "validation"))
+    test = measure(workshop, "test", "open-vclip", seeds)
+    data = evaluation_sets(workshop, "test")["unseen-attributes"]
+    config = workshop.config
+    described = json.dumps(asdict(config), sort_keys=True)
+    description = Description(
+        name="demo",
+        recipe="open-vclip",
+        architecture=workshop.architecture(),
+        sampling=Sampling(mode="uniform", frames=FRAMES),
+        preprocessing=workshop.preprocessing,
+        tokenizer_json=(workshop.folder / "tokenizer.json").read_text(encoding="utf-8"),
+        template_set=config.template_set,
+        licence="Apache-2.0",
+        default_clip_weight=choice.clip_weight,
+        clip_weight_rule=choice.reason,
+        curve=test,
+        background_labels=background_labels(),
+        provenance={
+            "command": "make demo-model",
+            "config": json.loads(described),
+            "config_sha256": hashlib.sha256(described.encode()).hexdigest(),
+            "git_commit": _commit(),
+            "seeds": list(seeds),
+            "clip_frame_by_frame": measure_clip(workshop, "test"),
+            "videos_per_set": config.world.test_videos,
+        },
+        card=CARD.format(
+            nouns=len(vocabulary.NOUNS),
+            verbs=len(vocabulary.VERBS),
+            colours=len(vocabulary.COLOURS),
+            textures=len(vocabulary.TEXTURES),
+            words=", ".join((*vocabulary.NOUNS, *vocabulary.VERBS, *vocabulary.COLOURS)),
+        ),
+    )
+    return publish(
+        description,
+        clip=workshop.clip(),
+        tuned=workshop.tuned("open-vclip", seeds[0]),
+        store=store,
+        real_clips=normalize(data.frames[:REAL_CLIPS], workshop.preprocessing),
+        real_texts=data.classes[:REAL_CLIPS],
+        replace=True,
+    )
+
+
+def background_labels() -> tuple[str, ...]:
+    """Labels of the world's kind, against which a label's independent score is measured.
+
+    Every noun with every verb in turn, so that no word is commoner than another.
+    """
+    verbs = vocabulary.VERBS
+    return tuple(
+        vocabulary.pair_label(noun, verbs[(5 * index + turn) % len(verbs)])
+        for index, noun in enumerate(vocabulary.NOUNS)
+        for turn in range(len(verbs))
+    )
+
+
+SAMPLES = (
+    Scene("star", "moving left", "red", "plain", "dark", (11,)),
+    Scene("wheel", "spinning clockwise", "yellow", "striped", "gradient", (12,)),
+    Scene("cross", "growing", "cyan", "plain", "checkered", (13,)),
+    Scene("heart", "bouncing", "purple", "dotted", "dark", (14,)),
+)
+
+
+def draw_samples(folder: Path) -> None:
+    """Film a few scenes for people to try the service with, larger than the network sees them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    camera = Camera(pixels=160, frames=32, exposure_seconds=0.1)
+    for scene in SAMPLES:
+        name = vocabulary.pair_label(scene.noun, scene.verb).replace(" ", "-") + ".mp4"
+        write_video(folder / name, draw(scene, camera), seconds=camera.seconds)
+
+
+def report(
+    workshop: Workshop, *, seeds: Sequence[int], methods: Sequence[Method] = ("open-vclip",)
+) -> str:
+    """λ curves on test videos as Markdown: the evidence for the model card."""
+    own = measure_clip(workshop, "test")
+    names = list(own)
+    lines = [f"| λ | {' | '.join(names)} |", f"|{' --- |' * (len(names) + 1)}"]
+    lines.append(_row(PER_FRAME, [f"{own[name]:.1f}" for name in names]))
+    for method in methods:
+        for point in measure(workshop, "test", method, seeds):
+            cells = [f"{point.scores[name]:.1f} ± {point.spread[name]:.1f}" for name in names]
+            lines.append(_row(f"{method}, λ = {point.clip_weight:g}", cells))
+    return "\n".join(lines)
+
+
+def _row(head: str, cells: Sequence[str]) -> str:
+    return f"| {head} | {' | '.join(cells)} |"
+
+
+def _commit() -> str:
+    """The commit this is run from; empty outside a repository."""
+    try:
+        done = subprocess.run(
+            ("git", "rev-parse", "HEAD"),  # noqa: S607 - the user's own git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-
-    def tuned(self, method: Method, seed: int) -> State:
-        """Fine-tuned weights: the running mean of Open-VCLIP, the last step of plain tuning."""
-        target = self.folder / f"{method}-{seed}.safetensors"
-        if not target.exists():
-            settings = replace(self.config.open_vclip, seed=seed, flip=False)
-            if method == "plain":
-                settings = replace(settings, interpolation_coefficient=0.0, snapshots=0)
-            source = self.videos("source", "train")
-            network = self.network()
-            progress = _progress(f"fine-tune, {method}, seed {seed}", settings.steps)
-            result = open_vclip.fine_tune(
-                network.train(),
-                _clips(source, frames=FRAMES, batch_size=settings.batch_size, seed=seed),
-                classifier=self.classifier(network, sets.labels("source")),
-                settings=settings,
-                on_step=lambda step, report: progress(step, report.loss),
-            )
-            _save(result.last if result.averaged is None else result.averaged, target)
-        return load_file(target)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
 
 
-def _small_picture(
-    index: int, *, seed: int, pixels: int, preprocessing: Preprocessing
-) -> tuple[NDArray[np.uint8], str]:
-    picture, caption = sets.image(index, seed=seed, pixels=pixels)
-    return resize_crop(picture, preprocessing), caption
+def main(
+    *,
+    config: Path,
+    work: Path,
+    store: Path,
+    seeds: int = 1,
+    compare: bool = False,
+    samples: Path | None = None,
+) -> int:
+    """Make, publish and report the demo model. Returns the exit code.
 
+    Args:
+        config: a TOML file of `DemoConfig`.
+        work: folder of the stages' results; an interrupted run goes on there.
+        store: the model store to publish in.
+        seeds: fine-tunings to measure; the first is published.
+        compare: measure plain fine-tuning too.
+        samples: also draw a few sample videos into this folder.
 
-def _clips(
-    source: DecodedSet, *, frames: int, batch_size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless random batches; of each of ``frames`` equal segments a random frame is taken."""
-    rng = np.random.default_rng([seed, 3])
-    per_segment = source.frames.shape[1] // frames
-    first = np.arange(frames) * per_segment
-    while True:
-        chosen = rng.integers(0, len(source.labels), batch_size)
-        shown = first + rng.integers(0, per_segment, (batch_size, frames))
-        yield (
-            torch.from_numpy(source.frames[chosen[:, None], shown]),
-            torch.from_numpy(source.labels[chosen]),
-        )
-
-
-def _save(state: State, target: Path) -> None:
-    partial_file = target.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial_file)
-    partial_file.rename(target)
-
-
-def _progress(title: str, steps: int) -> Callable[[int, float], None]:
-    bar = tqdm(total=steps, desc=title, unit="step")
-
-    def show(_step: int, loss: float) -> None:
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        bar.update()
-        if bar.n >= steps:
-            bar.close()
-
-    return show
+    Raises:
+        ConfigError: the configuration cannot be used, or the folder belongs to another one.
+    """
+    workshop = Workshop(work, load_config(config, DemoConfig))
+    workshop.claim()
+    folder = make(workshop, store=store, seeds=range(seeds))
+    if samples is not None:
+        draw_samples(samples)
+    methods: tuple[Method, ...] = ("open-vclip", "plain") if compare else ("open-vclip",)
+    print(report(workshop, seeds=range(seeds), methods=methods))
+    print(load_manifest(folder).clip_weight_rule)
+    print(f"published {folder}")
+    return 0

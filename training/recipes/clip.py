@@ -91,7 +91,9 @@ def train(
     network.train()
     for step in range(settings.steps):
         chosen = rng.integers(0, len(pictures), settings.batch_size)
-        worded = [prompts[rng.integers(len(prompts))].replace("{}", captions[i]) for i in chosen]
+        worded = [
+            prompts[int(rng.integers(len(prompts)))].replace("{}", captions[int(i)]) for i in chosen
+        ]
         pixels = torch.from_numpy(normalize(pictures[chosen])).to(device)
         token_ids = torch.from_numpy(encode(worded)).to(device)
         with autocast(device, settings.precision):

@@ -178,4 +178,5 @@ def draw(scene: Scene, camera: Camera) -> Frames:
     picture = picture + total_lit[..., None] * colour
     grain = rng.integers(-noise_level, noise_level + 1, size=picture.shape, dtype=np.int16)
     levels = np.rint(picture * np.float32(255)).astype(np.int16) + grain
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    film: Frames = np.clip(levels, 0, 255).astype(np.uint8)
+    return film

@@ -1,4 +1,7 @@
-"""Motion World on disk: H.264 files in MP4 and a list of them with labels and captions."""
+"""Motion World on disk: H.264 files in MP4 and a list of them with labels and captions.
+
+The list is of the form that ``training.video_list`` reads.
+"""
 
 import csv
 import multiprocessing
@@ -67,16 +70,3 @@ def write_set(
         for name, example in zip(names, examples, strict=True):
             writer.writerow((name, example.label, example.caption))
     temporary.rename(folder / LIST_NAME)
-
-
-def read_list(folder: Path) -> list[tuple[Path, int, str]]:
-    """The videos of a folder that ``write_set`` completed: path, label, caption.
-
-    Raises:
-        FileNotFoundError: the set was never written to its end.
-    """
-    with (folder / LIST_NAME).open(newline="", encoding="utf-8") as file:
-        return [
-            (folder / row["path"], int(row["label"]), row["caption"])
-            for row in csv.DictReader(file)
-        ]

@@ -23,20 +23,24 @@ from training.data.motion_world.vocabulary import (
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-VIDEO_SETS = ("source", "unseen-pairs", "unseen-nouns", "unseen-attributes", "retrieval")
+CLASS_SETS = ("source", "unseen-pairs", "unseen-nouns", "unseen-attributes")
+VIDEO_SETS = (*CLASS_SETS, "retrieval")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One video or picture: its scene, its class (an index into the set's labels) and caption."""
+    """One video: its scene, its class in words (one of the set's labels), and all that is in it.
+
+    In *retrieval* every video is its own class: label and caption are the same.
+    """
 
     scene: Scene
-    label: int
+    label: str
     caption: str
 
 
 def labels(name: str) -> tuple[str, ...]:
-    """Class names of a video set, in the order of ``Example.label``.
+    """Class names of a video set, in a fixed order.
 
     Raises:
         ValueError: no such set, or a set without classes.
@@ -93,24 +97,21 @@ def examples(name: str, split: Split, *, count: int, seed: int) -> Iterator[Exam
         key = _generator(seed, name, split, index)
         rng = np.random.Generator(np.random.PCG64((*key, 0)))
         if name in pairs:
-            label = index % len(pairs[name])
-            noun, verb = pairs[name][label]
+            noun, verb = pairs[name][index % len(pairs[name])]
             scene = _dress(rng, NARROW, noun, verb, key)
-            caption = pair_label(noun, verb)
+            label = pair_label(noun, verb)
         elif name == "unseen-attributes":
-            label = index % len(ATTRIBUTES)
-            colour, texture, noun = ATTRIBUTES[label]
+            colour, texture, noun = ATTRIBUTES[index % len(ATTRIBUTES)]
             verb = VERBS[int(rng.integers(len(VERBS)))]
             background = WIDE.backgrounds[int(rng.integers(len(WIDE.backgrounds)))]
             scene = Scene(noun, verb, colour, texture, background, (*key, 1))
-            caption = attribute_label(colour, texture, noun)
+            label = attribute_label(colour, texture, noun)
         else:
-            label = index
             noun = NOUNS[int(rng.integers(len(NOUNS)))]
             verb = VERBS[int(rng.integers(len(VERBS)))]
             scene = _dress(rng, WIDE, noun, verb, key)
-            caption = full_caption(scene)
-        yield Example(scene, label, caption)
+            label = full_caption(scene)
+        yield Example(scene, label, full_caption(scene))
 
 
 def _image_caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -58,13 +58,15 @@ def _heart(x: Plane, y: Plane) -> Plane:
         _disc(x + np.float32(0.42), y + np.float32(0.35), 0.52),
     )
     tip = np.maximum(np.abs(x) + y - np.float32(0.88), -y - np.float32(0.1))
-    return np.minimum(lobes, tip * np.float32(0.7))
+    whole: Plane = np.minimum(lobes, tip * np.float32(0.7))
+    return whole
 
 
 def _arrow(x: Plane, y: Plane) -> Plane:
     shaft = _box(x + np.float32(0.35), y, 0.6, 0.2)
     head = np.maximum((x + np.abs(y) - np.float32(0.95)) * np.float32(0.7), np.float32(0.15) - x)
-    return np.minimum(shaft, head)
+    whole: Plane = np.minimum(shaft, head)
+    return whole
 
 
 def _cross(x: Plane, y: Plane) -> Plane:
@@ -87,7 +89,8 @@ def _wheel(x: Plane, y: Plane) -> Plane:
 
 def _hourglass(x: Plane, y: Plane) -> Plane:
     waist = (np.abs(x) - np.abs(y) * np.float32(0.85) - np.float32(0.06)) * np.float32(0.75)
-    return np.maximum(waist, np.abs(y) - np.float32(0.9))
+    whole: Plane = np.maximum(waist, np.abs(y) - np.float32(0.9))
+    return whole
 
 
 def _drop(x: Plane, y: Plane) -> Plane:
@@ -96,14 +99,16 @@ def _drop(x: Plane, y: Plane) -> Plane:
         (np.abs(x) - (y + np.float32(0.95)) * np.float32(0.5)) * np.float32(0.9),
         y - np.float32(0.2),
     )
-    return np.minimum(body, cone)
+    whole: Plane = np.minimum(body, cone)
+    return whole
 
 
 def _house(x: Plane, y: Plane) -> Plane:
     walls = _box(x, y - np.float32(0.4), 0.62, 0.5)
     roof = np.maximum((np.abs(x) - (y + np.float32(0.95)) * np.float32(1.05)) * np.float32(0.7), y)
     door = _box(x, y - np.float32(0.65), 0.18, 0.3)
-    return np.maximum(np.minimum(walls, roof), -door)
+    whole: Plane = np.maximum(np.minimum(walls, roof), -door)
+    return whole
 
 
 def _flag(x: Plane, y: Plane) -> Plane:
