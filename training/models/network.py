@@ -110,7 +110,7 @@ def build(
     """
     spec = describe(architecture, temporal=temporal)
     towers = open_clip()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it is
         torch.manual_seed(seed)
         clip = towers.CLIP(
             embed_dim=spec["embed_dim"],
