@@ -256,8 +256,8 @@ class LabelEncoder:
         ids, truncated = await asyncio.to_thread(self._tokenizer.encode, sentences)
         encoded = await self._encoder.encode_texts(ids, clip_weight=clip_weight)
         vectors = text_classifier(encoded.vectors.reshape(len(texts), len(templates), -1))
-        cut = truncated.reshape(len(texts), len(templates)).any(axis=1)
+        cut = truncated.reshape(len(texts), len(templates)).any(axis=1).tolist()
         return [
-            CachedText(vector, truncated=bool(flag))
+            CachedText(vector, truncated=flag)
             for vector, flag in zip(vectors, cut, strict=True)
         ]

@@ -15,6 +15,7 @@ from service.encode.space import EmbeddingSpace, round_clip_weight
 from service.frames import FrameSlots, Slot
 from service.labels import (
     LabelEncoder,
+    LabelError,
     LabelLimits,
     LabelQuery,
     choose_templates,
@@ -58,6 +59,9 @@ __all__ = [
 
 _ATTEMPTS: Final = 4
 
+_NO_LIMITS: Final = LabelLimits(max_characters=1 << 20)
+"""For the artefact's own labels, which no client sends."""
+
 _Vectors = Callable[[float], Awaitable[LabelVectors]]
 
 
@@ -91,7 +95,7 @@ class Tagger:
             encoder, decoder=decoder, slots=slots, max_segments=max_segments
         )
         self._background, self._few_background = background_labels(
-            [normalise(text, limits=self._limits) for text in encoder.manifest.background_labels]
+            [normalise(text, limits=_NO_LIMITS) for text in encoder.manifest.background_labels]
         )
 
     @property
@@ -257,7 +261,9 @@ class Tagger:
             EncoderError, DeadlineExceededError: as `classify`.
         """
         prompts = self._templates(templates, template_set)
-        plain = [normalise(text, limits=self._limits) for text in texts]
+        plain = [normalise(text, param="input", limits=self._limits) for text in texts]
+        if not plain:
+            raise LabelError("no_labels", "Give at least one text.", param="input")
         wanted = require_resident(clip_weight, served=self._encoder.clip_weight)
         async with until(deadline):
             for _ in range(_ATTEMPTS):

@@ -74,12 +74,14 @@ class DecodePool:
         self._limits = limits
         self._timeout_seconds = timeout_seconds
         self._memory_bytes = memory_bytes
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._idle: asyncio.Queue[_Worker | None] = asyncio.Queue()
         self._all: set[Child] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._stopped = False
         self._failures = 0
+        self.waiting = 0
+        """Videos that wait for a worker."""
         self.busy = 0
         """Workers that decode now."""
         self.replaced = 0
@@ -117,8 +119,9 @@ class DecodePool:
             raise
 
     async def stop(self) -> None:
-        """End all children; running `decode` calls raise. Safe to call twice."""
+        """End all children; calls in flight raise RuntimeError. Safe to call twice."""
         self._stopped = True
+        self._idle.put_nowait(None)  # wakes who waits for a worker
         for task in tuple(self._starting):
             task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
@@ -202,7 +205,9 @@ class DecodePool:
             status = await worker.child.wait()
             self._failures += 1
             _log.warning("decode worker %d ended with status %d", worker.child.pid, status)
-            if not error.taken and not self._stopped:
+            if self._stopped:
+                raise RuntimeError("the decode pool is not running") from None
+            if not error.taken:
                 return None
             raise decode_failed() from None
         finally:
@@ -213,11 +218,18 @@ class DecodePool:
                 await self._replace(worker.child)
 
     async def _take(self) -> _Worker:
-        while True:
-            worker = await self._idle.get()
-            if worker.child.alive:
-                return worker
-            await self._replace(worker.child)  # it died while it was idle
+        self.waiting += 1
+        try:
+            while True:
+                worker = await self._idle.get()
+                if worker is None:
+                    self._idle.put_nowait(None)  # for the next who waits
+                    raise RuntimeError("the decode pool is not running")
+                if worker.child.alive:
+                    return worker
+                await self._replace(worker.child)  # it died while it was idle
+        finally:
+            self.waiting -= 1
 
     async def _replace(self, child: Child) -> None:
         try:

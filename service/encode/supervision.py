@@ -92,6 +92,7 @@ class EncoderWorker:
             EncoderError: the worker could not be started (no runtime installed, no memory).
         """
         self._stopping = False
+        self._configured.clear()
         try:
             await self._launch()
         except BaseException:
@@ -106,7 +107,7 @@ class EncoderWorker:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
             self._supervisor = None
-        self._configured.clear()
+        self._configured.set()  # wakes who waits for a child: they see that there is none
         if self._child is not None:
             await self._child.stop(grace_seconds=1.0)
             self._child = None

@@ -208,7 +208,7 @@ async def test_redis_that_was_never_there_costs_nothing_but_time() -> None:
         began = time.monotonic()
         await get(cache, ["a", "b"], Encoder())
         await get(cache, ["c"], Encoder())
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert cache.degraded
         assert cache.redis_failures == 1
 
@@ -250,8 +250,8 @@ async def test_redis_that_hangs_is_left_alone_for_a_while(redis_server: RedisSer
         await get(cache, ["c"], Encoder())
         second = time.monotonic() - began - first
         redis_server.cont()
-    assert first < 0.6
-    assert second < 0.1
+    assert 0.2 <= first < 5  # one time limit of 0.2 s, on a busy machine
+    assert second < 0.2
 
 
 @pytest.mark.anyio

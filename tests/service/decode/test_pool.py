@@ -66,6 +66,16 @@ def endless(tmp_path: Path) -> Path:
     return path
 
 
+async def opened(path: Path) -> int:
+    """Wait until a worker has opened the named pipe; return our end, which keeps it waiting."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # no reader yet
+                await asyncio.sleep(0.01)
+
+
 @pytest.mark.anyio
 async def test_a_child_decodes_what_the_library_decodes(video: Path) -> None:
     """Pixels, times, facts and warnings are those of `decode_clips` in this process."""
@@ -126,7 +136,7 @@ async def test_a_hanging_video_is_killed_at_its_time_limit(video: Path, endless:
         with pytest.raises(VideoError) as caught:
             await decode(pool, slots, endless)
         assert caught.value.code == "decode_timeout"
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert not psutil.pid_exists(pids[0])
         assert (await decode(pool, slots, video)).max() > 0
         assert pool.pids != pids
@@ -138,7 +148,7 @@ async def test_a_crash_costs_one_video_only(video: Path, endless: Path, number: 
     """The crashed video gets a typed error, the one behind it is decoded by a new worker."""
     async with running() as (pool, slots):
         crashing = asyncio.create_task(decode(pool, slots, endless))
-        await asyncio.sleep(0.2)
+        writer = await opened(endless)
         good = asyncio.create_task(decode(pool, slots, video))
         os.kill(pool.pids[0], number)
         with pytest.raises(VideoError) as caught:
@@ -146,6 +156,7 @@ async def test_a_crash_costs_one_video_only(video: Path, endless: Path, number: 
         assert caught.value.code == "decode_failed"
         assert (await good).max() > 0
         assert (pool.alive, pool.replaced) == (1, 1)
+        os.close(writer)
 
 
 @pytest.mark.anyio
@@ -174,9 +185,10 @@ async def test_a_caller_that_leaves_takes_its_worker_along(endless: Path, video:
     async with running() as (pool, slots):
         pid = pool.pids[0]
         call = asyncio.create_task(decode(pool, slots, endless))
-        await asyncio.sleep(0.2)
+        writer = await opened(endless)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
+        os.close(writer)
         assert not psutil.pid_exists(pid)
         assert slots.in_use == 0
         assert (await decode(pool, slots, video)).max() > 0
@@ -226,16 +238,19 @@ async def test_too_little_memory_is_an_error_of_the_video(video: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_stopped_pool_refuses_and_forgets(endless: Path) -> None:
-    """Stopping ends a running decode with an error and leaves no process; stop is repeatable."""
+    """Running and waiting calls end, no process is left, and later calls are refused."""
     async with running() as (pool, slots):
-        call = asyncio.create_task(decode(pool, slots, endless))
-        await asyncio.sleep(0.2)
+        calls = [asyncio.create_task(decode(pool, slots, endless)) for _ in range(3)]
+        writer = await opened(endless)
+        assert (pool.busy, pool.waiting) == (1, 2)
         await pool.stop()
-        with pytest.raises(VideoError):
-            await call
+        os.close(writer)
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            assert str(result) == "the decode pool is not running"
         with pytest.raises(RuntimeError, match="not running"):
             await pool.probe(endless)
         assert not pool.ready
+        await pool.stop()
 
 
 @pytest.mark.anyio

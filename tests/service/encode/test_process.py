@@ -334,3 +334,17 @@ async def test_a_stopped_encoder_says_so(tmp_path: Path) -> None:
         await encoder.stop()
         with pytest.raises(EncoderUnavailableError):
             await encoder.encode_texts(IDS)
+
+
+@pytest.mark.anyio
+async def test_stopping_wakes_calls_that_wait_for_a_worker(tmp_path: Path) -> None:
+    """A call that waits while the worker is being replaced ends when the encoder is stopped."""
+    async with running(tmp_path) as (encoder, _):
+        assert encoder.pid is not None
+        os.kill(encoder.pid, signal.SIGKILL)
+        call = asyncio.create_task(encoder.encode_texts(IDS))
+        await asyncio.sleep(0.05)
+        await encoder.stop()
+        with pytest.raises(EncoderError):
+            async with asyncio.timeout(10):
+                await call
