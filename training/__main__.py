@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from training.commands import parser, refusals
+from training.command_line import parser
+from training.commands import refusals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

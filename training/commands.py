@@ -1,7 +1,6 @@
 """The commands of `python -m training`. Each one imports what it needs when it runs."""
 
 import argparse
-from pathlib import Path
 
 from service.videoclip.manifest import LambdaPoint
 
@@ -31,135 +30,8 @@ def refusals() -> tuple[type[Exception], ...]:
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser(
-        prog="python -m training",
-        description="Fine-tune CLIP on video, measure it, choose λ, export and publish it.",
-        epilog="Exit codes: 0 done, 1 a check failed, 2 the input cannot be used.",
-    )
-    commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    _add_check_reference(commands)
-    _add_pull(commands)
-    _add_train(commands)
-    _add_select(commands)
-    _add_publish(commands)
-    _add_evaluate(commands)
-    _add_export(commands)
-    _add_demo(commands)
-    return top
-
-
-_Commands = argparse._SubParsersAction  # argparse has no public name for it
-
-
-def _add_check_reference(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser(
-        "check-reference",
-        help="compare the network with outputs and gradients of Open-VCLIP's own module",
-        description="Build the network that FILE describes, run it on the inputs in FILE, and "
-        "print the largest errors. Exit code 0 if every error is below 1e-4, 1 if one is not, "
-        "2 if the file cannot be used.",
-    )
-    command.add_argument("file", type=Path, help="a safetensors file of the reference format")
-    command.set_defaults(command=_check_reference)
-
-
-def _add_pull(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser(
-        "pull",
-        help="publish CLIP itself, with weights from the hub or from a file",
-        description="Publish an open_clip model as an artefact whose both ends are CLIP: something "
-        "to serve, and what `train` starts from.",
-    )
-    command.add_argument("model", help="open_clip's name, e.g. ViT-B-32-quickgelu")
-    command.add_argument("--pretrained", default="openai", help="open_clip's tag (openai)")
-    command.add_argument("--file", type=Path, help="weights from this file, without the hub")
-    command.add_argument("--name", help="of the artefact (the model's name in lower case)")
-    command.add_argument("--frames", type=int, default=8, help="frames per clip (8)")
-    command.add_argument("--templates", default="vifi-clip", help="template set (vifi-clip)")
-    command.add_argument(
-        "--video", type=Path, action="append", default=[], help="compare the exports on it, too"
-    )
-    _add_store(command)
-    command.set_defaults(command=_pull)
-
-
-def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("train", help="fine-tune as a configuration says")
-    command.add_argument("config", type=Path, help="a TOML file; see training/configs")
-    command.set_defaults(command=_train)
-
-
-def _add_select(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser(
-        "select",
-        help="measure λ from 0 to 1 and choose one by the configuration's rule",
-        description="Sweeps λ over the lists in data.evaluation, and writes the curve to the run.",
-    )
-    command.add_argument("config", type=Path)
-    command.add_argument(
-        "--run", type=Path, action="append", default=[], help="runs with other seeds, for the mean"
-    )
-    command.add_argument("--steps", type=int, default=10, help="distances between 0 and 1 (10)")
-    command.set_defaults(command=_select)
-
-
-def _add_publish(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("publish", help="export a run and put it into the model store")
-    command.add_argument("config", type=Path)
-    command.add_argument("--no-activate", action="store_true", help="do not serve it yet")
-    command.add_argument("--replace", action="store_true", help="replace the same weights")
-    command.set_defaults(command=_publish)
-
-
-def _add_evaluate(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser(
-        "evaluate",
-        help="zero-shot accuracy of a published artefact on video files",
-        description="Runs the exported graphs, as the service does.",
-    )
-    command.add_argument("artefact", type=Path, help="model_store/NAME/REVISION")
-    command.add_argument("videos", type=Path, help="CSV with path,label; or a folder of classes")
-    command.add_argument("--clip-weight", type=float, help="λ (the artefact's default)")
-    command.add_argument("--runtime", choices=("onnx", "torchscript"), default="onnx")
-    command.add_argument("--threads", type=int, default=2, help="of decoding and encoding (2)")
-    command.set_defaults(command=_evaluate)
-
-
-def _add_export(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("export", help="write the graphs of an architecture, no weights")
-    command.add_argument("model", help="open_clip's name, e.g. ViT-B-16-quickgelu")
-    command.add_argument("folder", type=Path)
-    command.add_argument("--frames", type=int, default=8, help="frames per clip (8)")
-    command.add_argument("--temporal", choices=("neighbour", "none"), default="neighbour")
-    command.set_defaults(command=_export)
-
-
-def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser(
-        "demo",
-        help="make the demo model from nothing",
-        description="Draw Motion World, train CLIP and Open-VCLIP on it, choose λ, publish. An "
-        "interrupted run goes on where it stopped.",
-    )
-    default = Path(__file__).parent / "configs" / "demo.toml"
-    command.add_argument("--config", type=Path, default=default, help="(configs/demo.toml)")
-    command.add_argument("--work", type=Path, default=Path("runs/demo"), help="(runs/demo)")
-    command.add_argument("--store", type=Path, default=Path("model_store"), help="(model_store)")
-    command.add_argument("--seeds", type=int, default=1, help="fine-tunings to measure (1)")
-    command.add_argument("--compare", action="store_true", help="measure plain fine-tuning too")
-    command.add_argument("--samples", type=Path, help="draw sample videos into this folder")
-    command.set_defaults(command=_demo)
-
-
-def _add_store(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--store", type=Path, default=Path("model_store"), help="(model_store)")
-    command.add_argument("--no-activate", action="store_true", help="do not serve it yet")
-    command.add_argument("--replace", action="store_true", help="replace the same weights")
-
-
-def _check_reference(parsed: argparse.Namespace) -> int:
+def check_reference(parsed: argparse.Namespace) -> int:
+    """Compare the network with a reference file."""
     from training.check_reference import compare_with_reference
 
     errors = compare_with_reference(parsed.file)
@@ -167,12 +39,13 @@ def _check_reference(parsed: argparse.Namespace) -> int:
     return 0 if errors.passed else 1
 
 
-def _pull(parsed: argparse.Namespace) -> int:
+def pull(parsed: argparse.Namespace) -> int:
+    """Publish CLIP itself."""
     import numpy as np
 
     from service.videoclip.preprocessing import normalize
+    from training import publish as publishing
     from training.config import ConfigError
-    from training.publish import publish
     from training.pull import pull
     from training.video_list import LabelledVideo, decode_videos
 
@@ -200,7 +73,7 @@ def _pull(parsed: argparse.Namespace) -> int:
         )
     else:
         print("no --video given: the exports are compared on random frames only")
-    folder = publish(
+    folder = publishing.publish(
         description,
         clip=pulled.weights,
         tuned=pulled.weights,
@@ -214,7 +87,8 @@ def _pull(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _train(parsed: argparse.Namespace) -> int:
+def train(parsed: argparse.Namespace) -> int:
+    """Fine-tune as a configuration says."""
     from training.config import load_config
     from training.loop import train
     from training.run_config import RunConfig
@@ -223,7 +97,8 @@ def _train(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _select(parsed: argparse.Namespace) -> int:
+def select(parsed: argparse.Namespace) -> int:
+    """Measure the λ curve and print it with the choice."""
     from training.config import ConfigError, load_config
     from training.release import measure
     from training.run_config import RunConfig
@@ -238,7 +113,8 @@ def _select(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _publish(parsed: argparse.Namespace) -> int:
+def publish(parsed: argparse.Namespace) -> int:
+    """Publish a run."""
     from training.config import load_config
     from training.release import release
     from training.run_config import RunConfig
@@ -248,7 +124,8 @@ def _publish(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(parsed: argparse.Namespace) -> int:
+def evaluate(parsed: argparse.Namespace) -> int:
+    """Score an artefact on video files."""
     from tqdm import tqdm
 
     from training.config import ConfigError
@@ -276,7 +153,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _export(parsed: argparse.Namespace) -> int:
+def export(parsed: argparse.Namespace) -> int:
+    """Write the graphs of an architecture."""
     from training.config import ConfigError
     from training.export import export
     from training.models.network import build
@@ -292,7 +170,8 @@ def _export(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _demo(parsed: argparse.Namespace) -> int:
+def demo(parsed: argparse.Namespace) -> int:
+    """Make the demo model."""
     from training.demo import main
 
     return main(

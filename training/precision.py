@@ -21,6 +21,6 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # oneDNN answers for emulation too (AVX-512 without BF16), so the processor's flag decides.
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -1,6 +1,8 @@
 """Lists of labelled video files, and their decoding through the shared core."""
 
 import csv
+import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,7 +86,8 @@ def decode_videos(
     """Decode all videos into one array, as the service would.
 
     The decoder leaves the interpreter lock, so threads help. A video that cannot be decoded is
-    reported in `failed`. Raises VideoListError when none can.
+    reported in `failed`. Raises VideoListError when none can, or when the frames would not fit into
+    the machine's memory.
     """
 
     def decode(video: LabelledVideo) -> NDArray[np.uint8] | str:
@@ -101,6 +104,7 @@ def decode_videos(
 
     size = preprocessing.image_size
     shape = (len(videos), sampling.views, sampling.frames, size, size, 3)
+    _require_memory(math.prod(shape), videos=len(videos))
     frames = np.empty(shape, dtype=np.uint8)
     labels: list[str] = []
     failed: list[tuple[Path, str]] = []
@@ -115,6 +119,15 @@ def decode_videos(
         path, reason = failed[0]
         raise VideoListError(f"none of {len(videos)} videos can be decoded; {path}: {reason}")
     return DecodedVideos(frames=frames[: len(labels)], labels=tuple(labels), failed=tuple(failed))
+
+
+def _require_memory(needed_bytes: int, *, videos: int) -> None:
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed_bytes > memory_bytes:
+        raise VideoListError(
+            f"the frames of {videos} videos take {needed_bytes / 2**30:.1f} GiB, and this machine "
+            f"has {memory_bytes / 2**30:.1f} GiB of memory; decoded clips are held in memory"
+        )
 
 
 def _read_csv(path: Path) -> list[LabelledVideo]:
