@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from service.videoclip.tokenizing import Tokenizer
 
 _TEXTS_PER_PIECE: Final = 256
 """Sentences (labels × templates) encoded before others get their turn."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
 class LabelError(ValueError):
@@ -103,11 +107,12 @@ def normalise(text: str, *, param: str = "labels", limits: LabelLimits) -> str:
             limit=limits.max_characters,
             actual=len(text),
         )
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise LabelError("invalid_label", "A label is not valid Unicode text.", param=param)
-    # NUL and other control characters separate words at most; they never reach a model or a log.
-    printable = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
-    plain = " ".join(unicodedata.normalize("NFC", printable).split())
+    if not (text.isascii() and text.isprintable()):
+        if _SURROGATE.search(text):
+            raise LabelError("invalid_label", "A label is not valid Unicode text.", param=param)
+        # NUL and other control characters separate words at most; they never reach a model or log.
+        text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
+    plain = " ".join(text.split())
     if not plain:
         raise LabelError("empty_label", "A label is empty.", param=param)
     return plain
@@ -256,8 +261,8 @@ class LabelEncoder:
         ids, truncated = await asyncio.to_thread(self._tokenizer.encode, sentences)
         encoded = await self._encoder.encode_texts(ids, clip_weight=clip_weight)
         vectors = text_classifier(encoded.vectors.reshape(len(texts), len(templates), -1))
-        cut = truncated.reshape(len(texts), len(templates)).any(axis=1).tolist()
+        cut = truncated.reshape(len(texts), len(templates))
         return [
-            CachedText(vector, truncated=flag)
-            for vector, flag in zip(vectors, cut, strict=True)
+            CachedText(vector, truncated=bool(flags.any()))
+            for vector, flags in zip(vectors, cut, strict=True)
         ]

@@ -39,22 +39,19 @@ def logits(
     pooled: npt.NDArray[np.floating], *, text: npt.NDArray[np.floating], logit_scale: float
 ) -> Floats:
     """Return `logit_scale · text @ pooled`, (n,) float64, for `pooled` (D,) and `text` (n, D)."""
-    product: Floats = np.asarray(text, np.float64) @ np.asarray(pooled, np.float64)
-    return logit_scale * product
+    return logit_scale * np.asarray(text @ pooled, np.float64)
 
 
 def cosine(pooled: npt.NDArray[np.floating], *, text: npt.NDArray[np.floating]) -> Floats:
-    """Return the cosines (n,) in [-1, 1] between `pooled` (D,) and the rows of `text` (n, D).
+    """Return the cosines (n,) in [-1, 1] between `pooled` (D,) and the unit rows of `text` (n, D).
 
     Raises:
-        ValueError: a vector is zero or not finite: it has no direction.
+        ValueError: `pooled` is zero or not finite: it has no direction.
     """
-    video = np.asarray(pooled, np.float64)
-    rows = np.asarray(text, np.float64)
-    lengths = np.linalg.norm(rows, axis=-1) * np.linalg.norm(video)
-    if not np.all(np.isfinite(lengths)) or np.any(lengths == 0.0):
+    length = float(np.linalg.norm(pooled))
+    if not np.isfinite(length) or length == 0.0:
         raise ValueError("cosine of a vector that is zero or not finite")
-    result: Floats = np.clip((rows @ video) / lengths, -1.0, 1.0)
+    result: Floats = np.clip(np.asarray(text @ pooled, np.float64) / length, -1.0, 1.0)
     return result
 
 

@@ -80,7 +80,10 @@ def score_tags(
         logit_scale: of the space.
     """
     rows, negatives = _split(labels, vectors.texts.vectors)
-    text = np.stack([row[0] if len(row) == 1 else unit(row.mean(axis=0)) for row in rows])
+    if len(vectors.texts.vectors) == len(labels) and not any(map(len, negatives)):
+        text = vectors.texts.vectors  # one text each, as almost always
+    else:
+        text = np.stack([row[0] if len(row) == 1 else unit(row.mean(axis=0)) for row in rows])
     values = logits(pooled, text=text, logit_scale=logit_scale)
     cosines = cosine(pooled, text=text)
     nothing = None
@@ -94,6 +97,8 @@ def score_tags(
         level = background_level(logits(pooled, text=vectors.background, logit_scale=logit_scale))
         levels = [
             level_with_negatives(level, negatives=logits(pooled, text=n, logit_scale=logit_scale))
+            if len(n)
+            else level
             for n in negatives
         ]
         result = independent(values, level=np.asarray(levels))
