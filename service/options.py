@@ -27,6 +27,22 @@ class OptionError(ValueError):
         self.actual = actual
 
 
+def require_clip_weight(clip_weight: float) -> None:
+    """Check that `clip_weight` can be served.
+
+    Raises:
+        OptionError: it is not a number in [0, 1].
+    """
+    if not (math.isfinite(clip_weight) and 0.0 <= clip_weight <= 1.0):
+        raise OptionError(
+            "invalid_clip_weight",
+            "lambda must be a number from 0 to 1.",
+            param="lambda",
+            limit=1.0,
+            actual=clip_weight,
+        )
+
+
 def require_resident(clip_weight: float | None, *, served: float) -> float | None:
     """Return `clip_weight` as the λ that is served, or None if none was asked.
 

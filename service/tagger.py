@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from service.background import background_labels
-from service.deadline import DeadlineExceededError, timed, until
+from service.deadline import timed, until
 from service.decode.pool import DecodePool
 from service.encode.process import Encoded, EncoderProcess, StaleWeightsError
-from service.encode.space import EmbeddingSpace, round_clip_weight
+from service.encode.space import EmbeddingSpace
 from service.frames import FrameSlots, Slot
 from service.labels import (
     LabelEncoder,
@@ -22,40 +22,13 @@ from service.labels import (
     normalise,
     normalise_queries,
 )
-from service.options import OptionError, choose_sampling, choose_spans, require_resident
-from service.results import (
-    Classification,
-    EmbeddedTexts,
-    EmbeddedVideo,
-    Segment,
-    SegmentedVideo,
-)
+from service.options import choose_sampling, choose_spans, require_clip_weight, require_resident
+from service.results import Classification, EmbeddedTexts, EmbeddedVideo, SegmentedVideo
 from service.scoring import ScoreKind
-from service.tags import (
-    LabelVectors,
-    Tag,
-    flat_texts,
-    keep,
-    label_warnings,
-    score_tags,
-    truncation,
-)
+from service.tags import LabelVectors, encode_labels, keep, label_warnings, score_tags, truncation
 from service.video_encoder import VideoEncoder
 from service.videoclip.manifest import Manifest, Sampling
 from service.videoclip.pooling import unit
-
-__all__ = [
-    "Classification",
-    "DeadlineExceededError",
-    "EmbeddedTexts",
-    "EmbeddedVideo",
-    "LabelQuery",
-    "OptionError",
-    "Segment",
-    "SegmentedVideo",
-    "Tag",
-    "Tagger",
-]
 
 _ATTEMPTS: Final = 4
 
@@ -121,16 +94,7 @@ class Tagger:
         Raises:
             OptionError: not a number in [0, 1].
         """
-        try:
-            round_clip_weight(clip_weight)
-        except ValueError:
-            raise OptionError(
-                "invalid_clip_weight",
-                "lambda must be a number from 0 to 1.",
-                param="lambda",
-                limit=1.0,
-                actual=clip_weight,
-            ) from None
+        require_clip_weight(clip_weight)
         return await self._encoder.set_clip_weight(clip_weight)
 
     async def classify(
@@ -309,15 +273,13 @@ class Tagger:
         clip_weight: float,
     ) -> LabelVectors:
         with timed(timings, "text"):
-            texts = await self._labels.encode(
-                flat_texts(queries), templates=prompts, clip_weight=clip_weight
+            return await encode_labels(
+                self._labels,
+                labels=queries,
+                background=self._background if scores == "independent" else None,
+                templates=prompts,
+                clip_weight=clip_weight,
             )
-            if scores != "independent":
-                return LabelVectors(texts, None)
-            background = await self._labels.encode(
-                self._background, templates=prompts, clip_weight=clip_weight
-            )
-            return LabelVectors(texts, background.vectors)
 
     def _templates(
         self, templates: Sequence[str] | None, template_set: str | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.labels import LabelQuery, TextVectors
+from service.labels import LabelEncoder, LabelQuery, TextVectors
 from service.scoring import (
     MIN_BACKGROUND,
     ScoreKind,
@@ -57,6 +57,25 @@ class LabelVectors:
 def flat_texts(labels: Sequence[LabelQuery]) -> list[str]:
     """Return all texts of the labels: for each label its texts, then its negative texts."""
     return [text for label in labels for text in (*label.text, *label.negative)]
+
+
+async def encode_labels(
+    encoder: LabelEncoder,
+    *,
+    labels: Sequence[LabelQuery],
+    background: Sequence[str] | None,
+    templates: tuple[str, ...],
+    clip_weight: float,
+) -> LabelVectors:
+    """Return the vectors of all texts of `labels`, and of the `background` if there is one.
+
+    Raises: as `LabelEncoder.encode`.
+    """
+    texts = await encoder.encode(flat_texts(labels), templates=templates, clip_weight=clip_weight)
+    if background is None:
+        return LabelVectors(texts, None)
+    found = await encoder.encode(background, templates=templates, clip_weight=clip_weight)
+    return LabelVectors(texts, found.vectors)
 
 
 def score_tags(

@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from service.index.embedded import EmbeddedPostgres
 from tests.redis_server import RedisServer
+
+# A busy machine is slow, not wrong: pytest-timeout watches for what hangs.
+hypothesis.settings.register_profile("vtag", deadline=None)
+hypothesis.settings.load_profile("vtag")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

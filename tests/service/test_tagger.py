@@ -16,12 +16,14 @@ import numpy as np
 import psutil
 import pytest
 
+from service.deadline import DeadlineExceededError
 from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
 from service.labels import LabelEncoder, LabelError, LabelQuery
+from service.options import OptionError
 from service.store import ArtefactStore
-from service.tagger import DeadlineExceededError, OptionError, Tagger
+from service.tagger import Tagger
 from service.text_cache import TextCache
 from service.videoclip.decoding import Limits
 from service.videoclip.errors import TimeRange, UnsupportedContainer, VideoTooLong
