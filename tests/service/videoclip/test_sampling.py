@@ -72,27 +72,15 @@ def test_uniform_times_survive_the_shortest_interval(start: float, frames: int) 
     assert np.all(uniform_times(start, end, frames=frames) == start)
 
 
+FIRST_300 = [0, 18, 36, 54, 72, 90, 108, 112]
+FIRST_250 = [0, 15, 30, 45, 60, 75, 90, 94]
+
+
 @pytest.mark.parametrize(
     ("count", "fps", "expected"),
     [
-        (
-            300,
-            30,
-            [
-                [0, 18, 36, 54, 72, 90, 108, 112],
-                [62, 80, 98, 116, 134, 152, 170, 174],
-                [125, 143, 161, 179, 197, 215, 233, 237],
-            ],
-        ),
-        (
-            250,
-            25,
-            [
-                [0, 15, 30, 45, 60, 75, 90, 94],
-                [52, 67, 82, 97, 112, 127, 142, 146],
-                [104, 119, 134, 149, 164, 179, 194, 198],
-            ],
-        ),
+        (300, 30, [[start + step for step in FIRST_300] for start in (0, 62, 125)]),
+        (250, 25, [[start + step for step in FIRST_250] for start in (0, 52, 104)]),
         (60, 30, [[0, 18, 36, 54, 59, 59, 59, 59]] * 3),
     ],
 )
