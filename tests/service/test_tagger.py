@@ -1,86 +1,23 @@
 """The one path, with a real decoder, a real encoder and a small artefact."""
 
-import asyncio
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
-from service.deadline import DeadlineExceededError
 from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
-from service.labels import LabelEncoder, LabelError, LabelQuery
+from service.labels import LabelError, LabelQuery
 from service.options import OptionError
 from service.store import ArtefactStore
-from service.tagger import Tagger
-from service.text_cache import TextCache
 from service.videoclip.decoding import Limits
-from service.videoclip.errors import TimeRange, UnsupportedContainer, VideoTooLong
+from service.videoclip.errors import TimeRange, VideoTooLong
 from service.videoclip.manifest import Sampling
-from service.videoclip.tokenizing import Tokenizer
 from tests.drawn_video import draw_video
-from tests.redis_server import RedisServer
-from tests.service.processes import wait_gone
-from tests.service.small_artefact import CLIP_BYTES, FRAMES, publish, weights
-
-LABELS = [LabelQuery(("a red square",)), LabelQuery(("a green circle",)), LabelQuery(("rain",))]
-
-
-@dataclass
-class Engine:
-    """Everything a tagger needs, for tests to reach into."""
-
-    tagger: Tagger
-    encoder: EncoderProcess
-    decoder: DecodePool
-    slots: FrameSlots
-    cache: TextCache
-
-
-@asynccontextmanager
-async def running(
-    root: Path,
-    *,
-    slot_bytes: int = 1 << 20,
-    redis_url: str | None = None,
-    max_segments: int = 2000,
-    **artefact: Any,
-) -> AsyncIterator[Engine]:
-    """A tagger on a small artefact; afterwards nothing of it is left."""
-    if not (root / "active.json").exists():
-        publish(root, **artefact)
-    store = ArtefactStore(root)
-    manifest = store.active()
-    folder = store.folder(manifest.name, manifest.revision)
-    slots = FrameSlots(2, slot_bytes=slot_bytes)
-    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1)
-    decoder = DecodePool(slots, workers=2, limits=Limits(), timeout_seconds=30)
-    cache = TextCache(redis_url=redis_url)
-    tokenizer = Tokenizer(folder / "tokenizer.json", manifest.context_length)
-    labels = LabelEncoder(encoder, cache=cache, tokenizer=tokenizer)
-    await asyncio.gather(encoder.start(), decoder.start())
-    tagger = Tagger(
-        encoder=encoder, decoder=decoder, slots=slots, labels=labels, max_segments=max_segments
-    )
-    try:
-        yield Engine(tagger, encoder, decoder, slots, cache)
-        assert slots.in_use == 0
-        assert slots.resident_bytes == 0
-    finally:
-        await asyncio.gather(encoder.stop(), decoder.stop(), cache.close())
-        slots.close()
-        assert psutil.Process().children() == []
+from tests.service.engine import LABELS, running
+from tests.service.small_artefact import CLIP_BYTES, FRAMES, weights
 
 
 @pytest.fixture(scope="module")
@@ -152,38 +89,6 @@ async def test_lambda_changes_answers_without_a_restart(tmp_path: Path, video: P
         with pytest.raises(OptionError) as caught:
             await engine.tagger.set_clip_weight(1.5)
         assert caught.value.code == "invalid_clip_weight"
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("text_tower_tuned", [False, True])
-async def test_requests_during_lambda_changes_are_all_answered_and_unmixed(
-    tmp_path: Path, video: Path, text_tower_tuned: bool
-) -> None:
-    """λ switched again and again under load: equal spaces mean equal answers."""
-    async with running(tmp_path, text_tower_tuned=text_tower_tuned) as engine:
-        known: dict[str, list[tuple[str, float]]] = {}
-        for value in (0.0, 0.5, 1.0):
-            await engine.tagger.set_clip_weight(value)
-            answer = await engine.tagger.classify(video, labels=LABELS, scores="cosine")
-            known[answer.space.id] = [(tag.label, tag.score) for tag in answer.tags]
-        done = asyncio.Event()
-
-        async def load() -> int:
-            count = 0
-            while not done.is_set():
-                found = await engine.tagger.classify(video, labels=LABELS, scores="cosine")
-                for tag, expected in zip(found.tags, known[found.space.id], strict=True):
-                    assert tag.label == expected[0]
-                    assert tag.score == pytest.approx(expected[1], abs=1e-5)
-                count += 1
-            return count
-
-        loads = [asyncio.create_task(load()) for _ in range(3)]
-        for number in range(12):
-            await engine.tagger.set_clip_weight((0.0, 0.5, 1.0)[number % 3])
-            await asyncio.sleep(0.02)
-        done.set()
-        assert sum(await asyncio.gather(*loads)) > 3
 
 
 @pytest.mark.anyio
@@ -267,52 +172,6 @@ async def test_views_of_a_request_are_averaged(tmp_path: Path, video: Path) -> N
         assert answer.embedding.shape == (8,)
 
 
-@pytest.mark.anyio
-async def test_a_bad_video_beside_good_ones_changes_nothing(tmp_path: Path, video: Path) -> None:
-    """The bad one gets its error, the good ones the answers that they get alone."""
-    bad = tmp_path / "bad.mp4"
-    bad.write_bytes(os.urandom(2000))
-    async with running(tmp_path / "store") as engine:
-        alone = await engine.tagger.classify(video, labels=LABELS)
-        results = await asyncio.gather(
-            *(
-                engine.tagger.classify(path, labels=LABELS)
-                for path in (video, bad, video, bad, video)
-            ),
-            return_exceptions=True,
-        )
-        assert [isinstance(result, UnsupportedContainer) for result in results] == [
-            *(False, True, False, True, False)
-        ]
-        assert all(result.tags == alone.tags for result in results[::2])  # type: ignore[union-attr]
-
-
-@pytest.mark.anyio
-async def test_a_deadline_ends_the_work(tmp_path: Path) -> None:
-    """A video that hangs costs until the deadline, and its worker."""
-    endless = tmp_path / "endless.mp4"
-    os.mkfifo(endless)
-    async with running(tmp_path / "store") as engine:
-        with pytest.raises(DeadlineExceededError):
-            await engine.tagger.classify(endless, labels=LABELS, deadline=time.monotonic() + 0.3)
-        assert engine.slots.in_use == 0
-
-
-@pytest.mark.anyio
-async def test_redis_killed_in_the_middle_of_a_request(
-    tmp_path: Path, video: Path, redis_server: RedisServer
-) -> None:
-    """The answer is the same; the cache says that it works without Redis."""
-    many = [LabelQuery((f"label {number}",)) for number in range(900)]
-    async with running(tmp_path, redis_url=redis_server.url) as engine:
-        running_request = asyncio.create_task(engine.tagger.classify(video, labels=many))
-        await asyncio.sleep(0.01)
-        redis_server.kill()
-        answer = await running_request
-        again = await engine.tagger.classify(video, labels=many)
-        assert [tag.label for tag in answer.tags] == [tag.label for tag in again.tags]
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.anyio
 async def test_torchscript_gives_the_answers_of_onnx(tiny_artefact: Path, video: Path) -> None:
@@ -348,36 +207,3 @@ async def test_torchscript_gives_the_answers_of_onnx(tiny_artefact: Path, video:
     for (clips, texts), (other_clips, other_texts) in zip(*found.values(), strict=True):
         assert clips == pytest.approx(other_clips, abs=1e-4)
         assert texts == pytest.approx(other_texts, abs=1e-4)
-
-
-_SERVICE = """
-import asyncio, pathlib, sys, psutil
-from tests.service.test_tagger import running, LABELS
-async def main():
-    async with running(pathlib.Path(sys.argv[1])) as engine:
-        await engine.tagger.classify(pathlib.Path(sys.argv[2]), labels=LABELS)
-        print(*(child.pid for child in psutil.Process().children()), flush=True)
-        await asyncio.sleep(1000)
-asyncio.run(main())
-"""
-
-
-def test_killing_the_service_leaves_nothing(tmp_path: Path, video: Path) -> None:
-    """kill -9: no process, no shared memory."""
-    before = set(Path("/dev/shm").iterdir())  # noqa: S108 - looked at, not written
-    root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVICE, str(tmp_path / "store"), str(video)],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as parent:
-        assert parent.stdout is not None
-        pids = [int(word) for word in parent.stdout.readline().split()]
-        assert len(pids) == 3
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-    for pid in pids:
-        wait_gone(pid)
-    names = {path.name for path in set(Path("/dev/shm").iterdir()) - before}  # noqa: S108
-    assert not [name for name in names if "vtag" in name or name.startswith("psm_")]

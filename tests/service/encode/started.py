@@ -1,0 +1,51 @@
+"""A started encoder of the small artefact, and what its weights should give."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from service.encode.process import EncoderProcess
+from service.frames import FrameSlots, Slot, map_slot
+from service.videoclip.interpolation import interpolate
+from tests.service.small_artefact import FRAMES, SIZE, Arrays, publish, weights
+
+CLIP, TUNED = weights(1), weights(2, logit_scale=40.0)
+SHAPE = (4, FRAMES, SIZE, SIZE, 3)
+IDS = np.array([[512, 5, 6, 513], [512, 7, 513, 0]], np.int64)
+
+
+@asynccontextmanager
+async def running(
+    root: Path, *, text_tower_tuned: bool = False, **options: Any
+) -> AsyncIterator[tuple[EncoderProcess, FrameSlots]]:
+    """A started encoder of the small artefact, ended afterwards."""
+    manifest = publish(root, clip=CLIP, tuned=TUNED, text_tower_tuned=text_tower_tuned)
+    slots = FrameSlots(2, slot_bytes=1 << 20)
+    folder = root / manifest.name / manifest.revision
+    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1, **options)
+    await encoder.start()
+    try:
+        yield encoder, slots
+    finally:
+        pid = encoder.pid
+        await encoder.stop()
+        slots.close()
+        assert pid is None or not psutil.pid_exists(pid)
+
+
+def fill(slots: FrameSlots, slot: Slot) -> npt.NDArray[np.uint8]:
+    """Random pixels in the slot."""
+    pixels = np.random.default_rng(3).integers(0, 256, slot.shape, np.uint8)
+    map_slot(slots.descriptor, slot=slot)[...] = pixels
+    return pixels
+
+
+def at(clip_weight: float) -> Arrays:
+    """Weights at λ, computed here."""
+    mixed = interpolate(CLIP, TUNED, clip_weight=clip_weight)
+    return {name: np.asarray(value, np.float32) for name, value in mixed.items()}
