@@ -1,5 +1,6 @@
 """Run exported graphs on weights that are given as arrays, as the service does."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def _load_onnx(path: Path, weights: Weights, *, threads: int) -> Graph:
 
 
 def _load_torchscript(path: Path, weights: Weights) -> Graph:
-    function: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # Deprecated in torch, and what a TorchScript runtime still does.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        function: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     tensors = {name: torch.tensor(array) for name, array in weights.items()}
 
     def run(value: NDArray[Any]) -> NDArray[np.float32]:
