@@ -47,13 +47,8 @@ class Admission:
         """Requests of this lane that are in."""
         return self._in_flight[lane]
 
-    @contextmanager
-    def enter(self, lane: str) -> Iterator[None]:
-        """Hold one place in a lane.
-
-        Raises:
-            ApiError: ``draining`` or ``saturated``, both 503 with ``Retry-After``.
-        """
+    def check(self, lane: str) -> None:
+        """Raise what `enter` would raise now."""
         if self._draining:
             self._metrics.rejected.labels("draining").inc()
             raise ApiError("draining", "The service is stopping.", retry_after_seconds=5)
@@ -65,6 +60,15 @@ class Admission:
                 limit=self._limits[lane],
                 retry_after_seconds=self.retry_after_seconds(lane),
             )
+
+    @contextmanager
+    def enter(self, lane: str) -> Iterator[None]:
+        """Hold one place in a lane.
+
+        Raises:
+            ApiError: ``draining`` or ``saturated``, both 503 with ``Retry-After``.
+        """
+        self.check(lane)
         self._in_flight[lane] += 1
         self._metrics.in_flight.labels(lane).set(self._in_flight[lane])
         start = time.monotonic()

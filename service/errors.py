@@ -95,6 +95,7 @@ class ApiError(Exception):
         limit: float | str | Sequence[str] | None = None,
         actual: object = None,
         errors: Sequence[Json] | None = None,
+        extra: Mapping[str, object] | None = None,
         retry_after_seconds: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -106,6 +107,7 @@ class ApiError(Exception):
         self.limit = limit
         self.actual = actual
         self.errors = errors
+        self.extra = dict(extra or {})
         self.headers = dict(headers or {})
         if retry_after_seconds is not None:
             self.headers["Retry-After"] = str(retry_after_seconds)
@@ -143,6 +145,7 @@ def problem(error: ApiError, *, instance: str, request_id: str) -> Response:
         value = _plain(getattr(error, name))
         if value is not None:
             body[name] = value
+    body |= error.extra
     if error.errors:
         body["errors"] = list(error.errors)
     return Response(

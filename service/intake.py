@@ -265,7 +265,7 @@ class _Parts:
         self.ended = True
 
 
-async def spool_base64(text: str, video: SpoolFile) -> None:
+async def spool_base64(text: str, video: SpoolFile, *, param: str = "video.data") -> None:
     """Decode base64 (standard alphabet, padded) into the spool, piece by piece.
 
     Raises:
@@ -277,7 +277,7 @@ async def spool_base64(text: str, video: SpoolFile) -> None:
             data = base64.b64decode(piece, validate=True)
         except (binascii.Error, ValueError):
             raise ApiError(
-                "invalid_base64", "video.data is not standard, padded base64.", param="video.data"
+                "invalid_base64", f"{param} is not standard, padded base64.", param=param
             ) from None
         video.feed(data)
         await video.drain()

@@ -86,7 +86,7 @@ class SamplingOptions(_Request):
         return self
 
 
-class _Options(_Request):
+class VideoOptions(_Request):
     """What requests with a video share; ``video`` is absent when the form holds the file."""
 
     video: VideoSource | None = None
@@ -97,7 +97,7 @@ class _Options(_Request):
     timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
 
 
-class ClassifyRequest(_Options):
+class ClassifyRequest(VideoOptions):
     """Options of ``POST /classify``."""
 
     labels: Annotated[list[str | Label], Field(min_length=1)]
@@ -126,7 +126,7 @@ class Segmentation(_Request):
     length: Annotated[float, Field(ge=0.1, le=3600)] | None = None
 
 
-class IndexRequest(_Options):
+class IndexRequest(VideoOptions):
     """Options of ``POST /videos``."""
 
     external_id: Name | None = None

@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     max_frames: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=256, description="frames of one request (frames x views)"
     )
-    max_pixels: Count = Field(default=40_000_000, description="pixels of one picture of a video")
-    max_duration_seconds: Seconds = Field(default=4 * 3600.0, description="length of a video")
+    max_pixels: Count = Field(default=4096 * 2304, description="pixels of one picture of a video")
+    max_duration_seconds: Seconds = Field(default=2 * 3600.0, description="length of a video")
     max_segments: Count = Field(default=2000, description="segments of one indexed video")
     max_upload_bytes: Bytes = Field(default=512 * MiB, description="size of one video file")
     max_json_bytes: Bytes = Field(default=32 * MiB, description="size of a JSON body")
@@ -119,7 +119,9 @@ class Settings(BaseSettings):
     segment_seconds: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
         default=4.0, description="length of the segments videos are indexed in"
     )
-    text_cache_entries: Count = Field(default=50_000, description="text embeddings kept in memory")
+    text_cache_entries: Count = Field(
+        default=50_000, description="text embeddings kept in the process"
+    )
     exact_search_segments: Annotated[int, Field(ge=0)] = Field(
         default=10_000, description="up to this many segments search compares all of them"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeVar
@@ -48,6 +50,7 @@ class PostgresIndex:
     def __init__(self, dsn: str | EmbeddedPostgres, *, exact_segments: int = 10_000) -> None:
         self._database = Database(dsn)
         self._exact_segments = exact_segments
+        self._counted: tuple[float, Sequence[SpaceContent]] = (-math.inf, ())
 
     async def start(self) -> None:
         """Start the embedded server if there is one, create what is missing, open connections."""
@@ -119,6 +122,7 @@ class PostgresIndex:
                 return await _write(connection, video, space_id=space_id, segments=segments)
 
         created = await self._run(work)
+        self._counted = (-math.inf, ())
         stored = await self.find(video.sha256)
         if stored is None:  # deleted by somebody else in between: as if it had come later
             return await self.add(video, space=space, segments=segments)
@@ -157,19 +161,29 @@ class PostgresIndex:
                 version,
             )
         )
+        self._counted = (-math.inf, ())
         if gone is None and version is not None and await self.get(video_id) is not None:
             raise VersionMismatchError
         return gone is not None
 
-    async def spaces(self) -> Sequence[SpaceContent]:
-        """Return the spaces that hold vectors, with their sizes."""
+    async def spaces(self, *, max_age_seconds: float = 0.0) -> Sequence[SpaceContent]:
+        """Return the spaces that hold vectors, with their sizes as of ``max_age_seconds`` ago.
+
+        Counting reads every row, so what was counted is kept until this process writes.
+        """
+        counted_at, content = self._counted
+        began = time.monotonic()
+        if began - counted_at < max_age_seconds:
+            return content
         rows = await self._run(
             lambda c: c.fetch(
                 "SELECT p.*, count(DISTINCT s.video_id) AS videos, count(*) AS segments"
                 " FROM spaces p JOIN segments s ON s.space_id = p.id GROUP BY p.id ORDER BY p.id"
             )
         )
-        return [SpaceContent(_space(row), row["videos"], row["segments"]) for row in rows]
+        content = [SpaceContent(_space(row), row["videos"], row["segments"]) for row in rows]
+        self._counted = (began, content)
+        return content
 
     async def search(
         self,

@@ -166,8 +166,8 @@ class VideoIndex(Protocol):
             VersionMismatchError: it is there, but not in this version.
         """
 
-    async def spaces(self) -> Sequence[SpaceContent]:
-        """Return the spaces that hold vectors, with their sizes."""
+    async def spaces(self, *, max_age_seconds: float = 0.0) -> Sequence[SpaceContent]:
+        """Return the spaces that hold vectors, with their sizes as of ``max_age_seconds`` ago."""
 
     async def search(
         self,

@@ -1,0 +1,164 @@
+"""``python -m service``: check the settings, serve, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from service import logs
+from service.app import Service, create_app
+from service.settings import Settings, SettingsError, help_text, load
+
+_USAGE_ERROR = 2
+_SAMPLES = Path("deploy/samples")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with signals left to us: it would raise them again before we have cleaned up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service; return the exit code (2: something the operator can put right)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments in (["--help"], ["-h"]):
+        print(help_text())
+        return 0
+    if arguments == ["--version"]:
+        print(f"vtag {version('vtag')}")
+        return 0
+    if arguments:
+        return _refuse([f"unknown argument {arguments[0]!r}; see python -m service --help"])
+    try:
+        settings = load()
+    except SettingsError as error:
+        return _refuse(error.lines)
+    logs.configure(settings.log_level, style=settings.log_format)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        return _refuse([_why_not(error, settings)])
+    with listener:
+        return asyncio.run(_serve(settings, listener))
+
+
+def _refuse(lines: Sequence[str]) -> int:
+    for line in lines:
+        print(f"vtag: {line}", file=sys.stderr)
+    return _USAGE_ERROR
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _why_not(error: OSError, settings: Settings) -> str:
+    where = f"{settings.host}:{settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use; set VTAG_PORT to another port"
+    return f"cannot listen on {where} (VTAG_HOST, VTAG_PORT): {error.strerror}"
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> int:
+    app = create_app(settings)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+        )
+    )
+    service: Service = app.state.service
+
+    def leave(number: int) -> None:
+        service.drain()
+        server.handle_exit(number, None)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, leave, number)
+    greeting = asyncio.create_task(_greet(app, server, settings, listener))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        # A second Ctrl-C makes uvicorn skip the lifespan; nothing may stay behind even then.
+        await service.stop()
+        greeting.cancel()
+        await asyncio.gather(greeting, return_exceptions=True)
+    return 0 if service.progress.failure is None else _USAGE_ERROR
+
+
+async def _greet(
+    app: FastAPI, server: uvicorn.Server, settings: Settings, listener: socket.socket
+) -> None:
+    """Say how to use the service once it is ready, or why it never will be."""
+    service: Service = app.state.service
+    await service.progress.finished.wait()
+    if service.progress.failure is not None:
+        _refuse([service.progress.failure])
+        server.should_exit = True
+    elif service.progress.parts is not None:
+        space = service.progress.parts.tagger.space
+        print(f"vtag serves {space.id} on {_url(settings, listener)} (docs: /docs)")
+        print(_examples(_url(settings, listener)), flush=True)
+
+
+def _url(settings: Settings, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - shown, not bound
+    return f"http://[{host}]:{port}" if ":" in host.strip("[]") else f"http://{host}:{port}"
+
+
+def _examples(url: str) -> str:
+    """Return three commands that work as they stand, if the sample videos are there."""
+    star, ring = _SAMPLES / "star-moving-left.mp4", _SAMPLES / "ring-spinning-clockwise.mp4"
+    note = ""
+    if not (star.is_file() and ring.is_file()):
+        star = ring = Path("YOUR_VIDEO.mp4")
+        note = "\n(put a video of yours for YOUR_VIDEO.mp4)"
+    labels = ("a star moving left", "a star moving right", "a ring spinning clockwise")
+    forms = " ".join(f"-F labels={shlex.quote(label)}" for label in labels)
+    query = shlex.quote('{"query": "a ring spinning clockwise"}')
+    return (
+        f"""
+classify:  curl -s -F video=@{star} {forms} {url}/classify
+index:     curl -s -F video=@{ring} {url}/videos
+search:    curl -s -H 'Content-Type: application/json' -d {query} {url}/search
+"""
+        + note
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

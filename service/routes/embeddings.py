@@ -1,0 +1,111 @@
+"""``POST /embeddings``: vectors of texts or videos, in the shape of OpenAI's endpoint."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Request
+
+from service.encode.space import EmbeddingSpace
+from service.errors import ApiError
+from service.routes.answers import model_answer, require_model, seconds_allowed, warned
+from service.routes.body import json_body, spool_source
+from service.routes.client import attended
+from service.routes.documents import json_request
+from service.routes.parts import Parts, Ready
+from service.schemas import EmbeddingsRequest, VideoSource
+from service.videoclip.errors import VideoWarning
+
+router = APIRouter(tags=["embeddings"])
+
+Vectors = list[npt.NDArray[np.float32]]
+
+
+@router.post(
+    "/embeddings", summary="Embed texts or videos", openapi_extra=json_request(EmbeddingsRequest)
+)
+async def embeddings(request: Request, parts: Ready) -> dict[str, Any]:
+    """Unit vectors of the embedding space that is served; it is named in the answer."""
+    options = await json_body(request, parts, EmbeddingsRequest)
+    require_model(options.model, parts)
+    size = parts.tagger.manifest.embedding_size
+    if options.dimensions not in (None, size):
+        raise ApiError(
+            "invalid_request",
+            f"This model has {size} dimensions; they cannot be cut.",
+            param="dimensions",
+            limit=size,
+            actual=options.dimensions,
+        )
+    inputs = options.input if isinstance(options.input, list) else [options.input]
+    if len(inputs) > parts.settings.max_inputs:
+        raise ApiError(
+            "invalid_request",
+            f"{len(inputs)} inputs are more than {parts.settings.max_inputs}.",
+            param="input",
+            limit=parts.settings.max_inputs,
+            actual=len(inputs),
+        )
+    seconds = seconds_allowed(None, parts)
+    with parts.admission.enter("video" if options.modality == "video" else "text"):
+        vectors, space, warnings = await attended(
+            request,
+            _embed(parts, options, inputs, deadline=time.monotonic() + seconds),
+            seconds=seconds,
+        )
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _encoded(vector, options)}
+            for index, vector in enumerate(vectors)
+        ],
+        "model": space.name,
+        "space": model_answer(space).model_dump(by_alias=True, exclude_none=True),
+        "warnings": [item.model_dump() for item in warned(warnings)],
+        "usage": {"prompt_tokens": 0, "total_tokens": 0},
+    }
+
+
+async def _embed(
+    parts: Parts, options: EmbeddingsRequest, inputs: list[str | VideoSource], *, deadline: float
+) -> tuple[Vectors, EmbeddingSpace, tuple[VideoWarning, ...]]:
+    if options.modality == "text":
+        texts = [item for item in inputs if isinstance(item, str)]
+        if len(texts) != len(inputs):
+            raise ApiError("invalid_request", "Modality text takes texts.", param="input")
+        found = await parts.tagger.embed_texts(
+            texts, templates=options.templates, deadline=deadline
+        )
+        return list(found.vectors), found.space, found.warnings
+    vectors: Vectors = []
+    warnings: tuple[VideoWarning, ...] = ()
+    spaces: set[EmbeddingSpace] = set()
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            raise ApiError(
+                "invalid_request",
+                'Modality video takes objects like {"type": "base64", "data": "…"}.',
+                param=f"input.{index}",
+            )
+        async with parts.spool.file() as file:
+            await spool_source(item, file, param=f"input.{index}")
+            file.close()
+            video = await parts.tagger.embed_video(file.path, deadline=deadline)
+        vectors.append(video.vector)
+        warnings += video.warnings
+        spaces.add(video.space)
+    if len(spaces) != 1:
+        raise ApiError(
+            "encoder_unavailable", "Lambda was changed meanwhile.", retry_after_seconds=1
+        )
+    return vectors, spaces.pop(), warnings
+
+
+def _encoded(vector: npt.NDArray[np.float32], options: EmbeddingsRequest) -> list[float] | str:
+    if options.encoding_format == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(value) for value in vector]

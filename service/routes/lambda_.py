@@ -1,0 +1,66 @@
+"""``/lambda``: which share of the original CLIP is served, and what was measured about it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service.routes.answers import require_model
+from service.routes.body import json_body
+from service.routes.documents import json_request
+from service.routes.parts import Parts, Ready
+from service.schemas import LambdaRequest
+
+router = APIRouter(tags=["lambda"])
+
+
+@router.get("/lambda", summary="The lambda that is served, and its measured curve")
+async def get_lambda(parts: Ready) -> dict[str, Any]:
+    """1 is CLIP itself, 0 the tuned weights; ``metrics`` is the trade-off measured in training."""
+    return await _state(parts)
+
+
+@router.put("/lambda", summary="Serve another lambda", openapi_extra=json_request(LambdaRequest))
+async def put_lambda(request: Request, parts: Ready) -> dict[str, Any]:
+    """Build the weights beside the old ones, check them, swap; requests go on meanwhile."""
+    options = await json_body(request, parts, LambdaRequest)
+    require_model(options.model, parts)
+    before = parts.tagger.space
+    began = time.perf_counter()
+    space = await parts.tagger.set_clip_weight(options.clip_weight)
+    if space != before:
+        parts.metrics.lambda_switches.inc()
+        parts.metrics.lambda_seconds.observe(time.perf_counter() - began)
+        parts.metrics.clip_weight.set(space.clip_weight)
+    return await _state(parts)
+
+
+async def _state(parts: Parts) -> dict[str, Any]:
+    manifest = parts.tagger.manifest
+    space = parts.tagger.space
+    content = await parts.index.spaces()
+    return {
+        "model": manifest.name,
+        "revision": manifest.revision,
+        "lambda": space.clip_weight,
+        "default": manifest.default_clip_weight,
+        "space": space.id,
+        "resident": [space.clip_weight],
+        "grid": [point.clip_weight for point in manifest.curve],
+        "metrics": [
+            {"lambda": point.clip_weight, "scores": point.scores, "spread": point.spread}
+            for point in manifest.curve
+        ],
+        "selection": {"chosen": manifest.default_clip_weight, "why": manifest.clip_weight_rule},
+        "per_index": [
+            {
+                "space": found.space.id,
+                "lambda": found.space.clip_weight,
+                "videos": found.videos,
+                "segments": found.segments,
+            }
+            for found in content
+        ],
+    }
