@@ -16,6 +16,7 @@ from training.config import load_config
 from training.data.motion_world import sets, vocabulary
 from training.data.motion_world.drawing import Camera, Scene, draw
 from training.data.motion_world.files import write_video
+from training.demo_config import DemoConfig
 from training.models.network import build
 from training.publish import publish
 from training.select_lambda import (
@@ -27,7 +28,7 @@ from training.select_lambda import (
     curve,
     sweep,
 )
-from training.workshop import FRAMES, DemoConfig, Method, Workshop
+from training.workshop import FRAMES, Method, Workshop
 
 MIXED = "unseen-nouns among all"
 PER_FRAME = "CLIP, frame by frame"

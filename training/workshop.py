@@ -29,6 +29,7 @@ from training.config import ConfigError
 from training.data.merges import learn_merges
 from training.data.motion_world import files, sets
 from training.data.motion_world.drawing import Camera
+from training.demo_config import DemoConfig
 from training.models.network import VideoCLIP, build
 from training.recipes import clip, open_vclip
 from training.select_lambda import EvaluationSet
@@ -39,44 +40,6 @@ Method = Literal["open-vclip", "plain"]
 FRAMES = 8
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """How much is drawn, and how it is filmed."""
-
-    pictures: int
-    source_videos: int
-    validation_videos: int
-    test_videos: int
-    pixels: int
-    frames: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Sizes of both towers; ``merges`` is the most the tokenizer may learn."""
-
-    embed_dim: int
-    quick_gelu: bool
-    temporal: str
-    merges: int
-    vision: dict[str, int]
-    text: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Everything that decides the demo model."""
-
-    seed: int
-    processes: int
-    template_set: str
-    world: WorldConfig
-    network: NetworkConfig
-    clip: clip.CLIPSettings
-    open_vclip: open_vclip.OpenVCLIPSettings
 
 
 @dataclass(frozen=True)

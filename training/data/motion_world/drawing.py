@@ -138,7 +138,7 @@ def draw(scene: Scene, camera: Camera) -> Frames:
     """
     rng = np.random.Generator(np.random.PCG64(scene.seed))
     pixels = camera.pixels
-    radius = 0.16 + 0.07 * rng.random()
+    radius = 0.19 + 0.07 * rng.random()
     jitter = 0.9 + 0.2 * rng.random(3)
     colour = np.clip(np.asarray(COLOURS[scene.colour]) * jitter, 0, 1).astype(np.float32)
     noise_level = int(rng.integers(2, 9))
