@@ -8,6 +8,7 @@ standard library: nothing for tests is installed at this point.
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -70,13 +71,19 @@ def printed_examples(service: subprocess.Popen[str]) -> list[str]:
             sys.exit(f"first start: not ready after {START_SECONDS:.0f} s")
         if line is None:
             sys.exit("first start: the service ended before it was ready")
-        text = unfinished + line.strip()
-        if not text.startswith("curl "):
+        text = unfinished + (line.strip() if unfinished else curl_of(line))
+        if not text:
             continue
         unfinished = text.removesuffix("\\") if text.endswith("\\") else ""
         if not unfinished:
             examples.append(text)
     return examples
+
+
+def curl_of(line: str) -> str:
+    """The curl command of a printed line, or nothing; a word like "classify:" may stand before it."""
+    found = re.match(r"\s*(?:\w+:\s*)?(curl .*)", line)
+    return found.group(1).strip() if found else ""
 
 
 def forward(service: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
