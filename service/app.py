@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
@@ -45,7 +45,8 @@ from service.videoclip.tokenizing import Tokenizer
 
 logger = logging.getLogger("vtag")
 
-_OPERATOR_ERRORS = (StateFolderError, IndexSetupError, ArtefactError, EncoderError, OSError)
+# Failures that one line for the operator explains; whoever runs the application shows it.
+_OPERATOR_ERRORS = (StateFolderError, IndexSetupError, EncoderError, OSError)
 
 
 def create_app(
@@ -141,9 +142,10 @@ class Service:
     async def _start(self) -> None:
         try:
             self.progress.parts = await self._join()
+        except ArtefactError as error:
+            self.progress.failure = f"VTAG_MODEL_STORE: {self._settings.model_store}: {error}"
         except _OPERATOR_ERRORS as error:
             self.progress.failure = str(error)
-            logger.error("the service cannot start: %s", error)
         except Exception as error:
             self.progress.failure = f"unexpected {type(error).__name__}; the log has the details"
             logger.exception("the service cannot start")
@@ -165,11 +167,11 @@ class Service:
         store = ArtefactStore(settings.model_store)
         index = self._index or self._postgres(folder)
         self._stack.push_async_callback(index.close)
-        starts: dict[str, Awaitable[None]] = {"index": index.start()}
+        starts: dict[str, Callable[[], Awaitable[None]]] = {"index": index.start}
         engine = None
         if self._tagger is None:
             engine = await self._engine(store)
-            starts |= {"encoder": engine.encoder.start(), "decoder": engine.decoder.start()}
+            starts |= {"encoder": engine.encoder.start, "decoder": engine.decoder.start}
         await self._all(starts)
         tagger = engine.tagger if engine is not None else self._tagger
         if tagger is None:
@@ -190,12 +192,12 @@ class Service:
             states=engine.states if engine is not None else dict,
         )
 
-    async def _all(self, starts: Mapping[str, Awaitable[None]]) -> None:
+    async def _all(self, starts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         """Start parts side by side; the first failure is raised once all have settled."""
 
-        async def one(name: str, start: Awaitable[None]) -> None:
+        async def one(name: str, start: Callable[[], Awaitable[None]]) -> None:
             self.progress.components[name] = "starting"
-            await start
+            await start()
             self.progress.components[name] = "ok"
 
         results = await asyncio.gather(

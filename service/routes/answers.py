@@ -9,7 +9,7 @@ from service.encode.space import EmbeddingSpace
 from service.errors import ApiError
 from service.index.video_index import Space, StoredVideo
 from service.routes.parts import Parts
-from service.schemas import ModelAnswer, StoredVideoAnswer, Warned
+from service.routes.shapes import ModelAnswer, StoredVideoAnswer, Warned
 from service.videoclip.errors import VideoWarning
 
 

@@ -14,15 +14,8 @@ from service.routes.body import video_body
 from service.routes.client import attended
 from service.routes.documents import video_request
 from service.routes.parts import Parts, Ready
-from service.schemas import (
-    ClassifyAnswer,
-    ClassifyRequest,
-    Label,
-    SamplingOptions,
-    TagAnswer,
-    Usage,
-    VideoAnswer,
-)
+from service.routes.shapes import ClassifyAnswer, TagAnswer, Usage, VideoAnswer
+from service.schemas import ClassifyRequest, Label, SamplingOptions
 from service.spool import SpoolFile
 from service.videoclip.manifest import Sampling
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request, Response
 
+from service.encode.space import EmbeddingSpace
+from service.errors import ApiError
 from service.routes.answers import require_model
 from service.routes.body import json_body
 from service.routes.documents import json_request
@@ -17,24 +19,42 @@ router = APIRouter(tags=["lambda"])
 
 
 @router.get("/lambda", summary="The lambda that is served, and its measured curve")
-async def get_lambda(parts: Ready) -> dict[str, Any]:
+async def get_lambda(response: Response, parts: Ready) -> dict[str, Any]:
     """1 is CLIP itself, 0 the tuned weights; ``metrics`` is the trade-off measured in training."""
+    response.headers["ETag"] = _etag(parts.tagger.space)
     return await _state(parts)
 
 
 @router.put("/lambda", summary="Serve another lambda", openapi_extra=json_request(LambdaRequest))
-async def put_lambda(request: Request, parts: Ready) -> dict[str, Any]:
+async def put_lambda(
+    request: Request,
+    response: Response,
+    parts: Ready,
+    if_match: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
     """Build the weights beside the old ones, check them, swap; requests go on meanwhile."""
     options = await json_body(request, parts, LambdaRequest)
     require_model(options.model, parts)
     before = parts.tagger.space
+    if if_match is not None and if_match.strip() not in ("*", _etag(before)):
+        raise ApiError(
+            "precondition_failed",
+            f"lambda is {before.clip_weight:g} now.",
+            param="If-Match",
+            actual=before.clip_weight,
+        )
     began = time.perf_counter()
     space = await parts.tagger.set_clip_weight(options.clip_weight)
     if space != before:
         parts.metrics.lambda_switches.inc()
         parts.metrics.lambda_seconds.observe(time.perf_counter() - began)
         parts.metrics.clip_weight.set(space.clip_weight)
+    response.headers["ETag"] = _etag(space)
     return await _state(parts)
+
+
+def _etag(space: EmbeddingSpace) -> str:
+    return f'"{space.id}"'
 
 
 async def _state(parts: Parts) -> dict[str, Any]:

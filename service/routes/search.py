@@ -18,7 +18,8 @@ from service.routes.body import json_body
 from service.routes.client import attended
 from service.routes.documents import json_request
 from service.routes.parts import Parts, Ready
-from service.schemas import HitAnswer, IndexAnswer, Moment, Query, SearchAnswer, SearchRequest
+from service.routes.shapes import HitAnswer, IndexAnswer, Moment, SearchAnswer
+from service.schemas import Query, SearchRequest
 from service.videoclip.errors import VideoWarning
 
 router = APIRouter(tags=["search"])

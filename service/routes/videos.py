@@ -21,7 +21,8 @@ from service.routes.body import video_body
 from service.routes.client import attended
 from service.routes.documents import video_request
 from service.routes.parts import Parts, Ready
-from service.schemas import IndexRequest, StoredVideoAnswer, VideoPage
+from service.routes.shapes import StoredVideoAnswer, VideoPage
+from service.schemas import IndexRequest
 from service.spool import SpoolFile
 from service.videoclip.errors import VideoWarning
 
