@@ -1,0 +1,76 @@
+"""Settings: everything from the environment, every mistake at once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, SettingsError, help_text, load, variables
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("VTAG_") or name in ("HOST", "PORT"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_need_nothing() -> None:
+    """An empty environment gives a usable service on the loopback interface."""
+    settings = load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.data_dir == Path.cwd() / ".vtag"
+    assert settings.database_url is None
+
+
+def test_bare_host_and_port_count_and_the_prefixed_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PORT is what platforms set; VTAG_PORT is more specific."""
+    monkeypatch.setenv("PORT", "9001")
+    monkeypatch.setenv("HOST", "::1")
+    assert (load().host, load().port) == ("::1", 9001)
+    monkeypatch.setenv("VTAG_PORT", "9002")
+    assert load().port == 9002
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`VTAG_REDIS_URL= make serve` means no Redis."""
+    monkeypatch.setenv("VTAG_REDIS_URL", "")
+    assert load().redis_url is None
+
+
+def test_all_mistakes_are_told_at_once_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line each, naming the variable; what may hold a password is not repeated."""
+    for name, value in {
+        "VTAG_PORT": "many",
+        "VTAG_MAX_LABELS": "0",
+        "VTAG_SEGMENT_SECONDS": "nan",
+        "VTAG_RUNTIME": "tensorrt",
+        "VTAG_DATABASE_URL": "mysql://me:hunter2@there/db",
+        "VTAG_MAX_LABLES": "10",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    lines = caught.value.lines
+    assert sorted(line.split(":")[0] for line in lines) == [
+        "VTAG_DATABASE_URL",
+        "VTAG_MAX_LABELS",
+        "VTAG_MAX_LABLES",
+        "VTAG_PORT",
+        "VTAG_RUNTIME",
+        "VTAG_SEGMENT_SECONDS",
+    ]
+    assert not any("hunter2" in line or "\n" in line for line in lines)
+
+
+def test_variables_of_the_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VTAG_TEST_DATA may be set while the service runs."""
+    monkeypatch.setenv("VTAG_TEST_DATA", "/data")
+    load()
+
+
+def test_help_names_every_setting_with_its_default() -> None:
+    """The help is made from the fields, so it cannot fall behind."""
+    text = help_text()
+    for name in Settings.model_fields:
+        assert f"{' or '.join(variables(name))} = " in text
