@@ -81,7 +81,7 @@ def printed_examples(service: subprocess.Popen[str]) -> list[str]:
 
 
 def curl_of(line: str) -> str:
-    """The curl command of a printed line, or nothing; a word like "classify:" may stand before it."""
+    """The curl command of a printed line, behind a word like "classify:" or not; else nothing."""
     found = re.match(r"\s*(?:\w+:\s*)?(curl .*)", line)
     return found.group(1).strip() if found else ""
 
