@@ -183,7 +183,7 @@ async def test_silence_and_slowness_end_the_upload() -> None:
         await asyncio.sleep(0.1)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
-    request._receive = drip  # type: ignore[assignment]
+    request._receive = drip
     with pytest.raises(ApiError) as caught:
         await read_json(request, LIMITS)
     assert (caught.value.code, caught.value.limit) == ("slow_body", 1.0)
