@@ -142,18 +142,18 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 
 def _examples(url: str) -> str:
     """Return three commands that work as they stand, if the sample videos are there."""
-    star, ring = _SAMPLES / "star-moving-left.mp4", _SAMPLES / "ring-spinning-clockwise.mp4"
+    star, wheel = _SAMPLES / "star-moving-left.mp4", _SAMPLES / "wheel-spinning-clockwise.mp4"
     note = ""
-    if not (star.is_file() and ring.is_file()):
-        star = ring = Path("YOUR_VIDEO.mp4")
+    if not (star.is_file() and wheel.is_file()):
+        star = wheel = Path("YOUR_VIDEO.mp4")
         note = "\n(put a video of yours for YOUR_VIDEO.mp4)"
-    labels = ("a star moving left", "a star moving right", "a ring spinning clockwise")
+    labels = ("a star moving left", "a star moving right", "a wheel spinning clockwise")
     forms = " ".join(f"-F labels={shlex.quote(label)}" for label in labels)
-    query = shlex.quote('{"query": "a ring spinning clockwise"}')
+    query = shlex.quote('{"query": "a wheel spinning clockwise"}')
     return (
         f"""
 classify:  curl -s -F video=@{star} {forms} {url}/classify
-index:     curl -s -F video=@{ring} {url}/videos
+index:     curl -s -F video=@{wheel} {url}/videos
 search:    curl -s -H 'Content-Type: application/json' -d {query} {url}/search
 """
         + note
