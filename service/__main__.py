@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import math
 import shlex
 import signal
@@ -142,22 +143,21 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 
 def _examples(url: str) -> str:
     """Return three commands that work as they stand, if the sample videos are there."""
-    star, wheel = _SAMPLES / "star-moving-left.mp4", _SAMPLES / "wheel-spinning-clockwise.mp4"
+    samples = sorted(_SAMPLES.glob("*.mp4"))
+    names = [f"a {sample.stem.replace('-', ' ')}" for sample in samples]
     note = ""
-    if not (star.is_file() and wheel.is_file()):
-        star = wheel = Path("YOUR_VIDEO.mp4")
-        note = "\n(put a video of yours for YOUR_VIDEO.mp4)"
-    labels = ("a star moving left", "a star moving right", "a wheel spinning clockwise")
-    forms = " ".join(f"-F labels={shlex.quote(label)}" for label in labels)
-    query = shlex.quote('{"query": "a wheel spinning clockwise"}')
-    return (
-        f"""
-classify:  curl -s -F video=@{star} {forms} {url}/classify
-index:     curl -s -F video=@{wheel} {url}/videos
+    if len(samples) < 2:
+        samples = [Path("YOUR_VIDEO.mp4")] * 2
+        names = ["a dog running", "a red car"]
+        note = "\n(put a video of yours for YOUR_VIDEO.mp4)\n"
+    # The last sample is tagged among the names of all, the first is indexed and found again.
+    labels = " ".join(f"-F labels={shlex.quote(name)}" for name in names)
+    query = shlex.quote(json.dumps({"query": names[0]}))
+    return f"""
+classify:  curl -s -F video=@{samples[-1]} {labels} {url}/classify
+index:     curl -s -F video=@{samples[0]} {url}/videos
 search:    curl -s -H 'Content-Type: application/json' -d {query} {url}/search
-"""
-        + note
-    )
+{note}"""
 
 
 if __name__ == "__main__":

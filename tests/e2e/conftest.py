@@ -1,7 +1,7 @@
 """A running service with a small artefact, as its clients see it."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,17 @@ def state() -> Iterator[Path]:
     """A folder for the state of one service."""
     with _state() as folder:
         yield folder
+
+
+@contextmanager
+def make_client(environment: Mapping[str, str]) -> Iterator[httpx.Client]:
+    """Start a service with these settings and yield a client of it."""
+    with (
+        _state() as folder,
+        running_service(folder, environment=environment) as running,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="session")

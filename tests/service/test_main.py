@@ -1,0 +1,74 @@
+"""The launcher: one line for every mistake of the operator, and commands that can be copied."""
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import _examples, main
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("VTAG_") or name in ("HOST", "PORT"):
+            monkeypatch.delenv(name)
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both print and leave with 0."""
+    assert main(["--help"]) == 0
+    assert "VTAG_DATA_DIR" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("vtag ")
+
+
+def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The service has settings, not arguments."""
+    assert main(["--port=9"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_mistakes_in_settings_are_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them, one each, exit code 2."""
+    monkeypatch.setenv("VTAG_PORT", "x")
+    monkeypatch.setenv("VTAG_MAX_LABELS", "-1")
+    assert main([]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == ["VTAG_PORT", "VTAG_MAX_LABELS"]
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("256.1.1.1", "cannot listen"), ("192.0.2.1", "cannot listen")]
+)
+def test_an_address_that_is_not_ours_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, said: str
+) -> None:
+    """No name, or another machine's address: the setting is named."""
+    monkeypatch.setenv("VTAG_HOST", host)
+    assert main([]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert "VTAG_HOST" in line
+
+
+def test_the_examples_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With sample videos the commands name files that are there; without, a note says so."""
+    monkeypatch.chdir(tmp_path)
+    assert "YOUR_VIDEO.mp4" in _examples("http://127.0.0.1:8000")
+    samples = tmp_path / "deploy" / "samples"
+    samples.mkdir(parents=True)
+    for name in ("cross-growing", "star-moving-left", "wheel-spinning-clockwise"):
+        (samples / f"{name}.mp4").write_bytes(b"")
+    commands = [line for line in _examples("http://127.0.0.1:8000").splitlines() if "curl" in line]
+    assert len(commands) == 3
+    for command in commands:
+        words = shlex.split(command)
+        for word in words:
+            if word.startswith("video=@"):
+                assert (tmp_path / word.removeprefix("video=@")).is_file()
+    assert "a star moving left" in commands[0]
+    assert "YOUR_VIDEO" not in "".join(commands)
