@@ -1,0 +1,206 @@
+"""The application in one process: what its parts raise, and what clients see of it."""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.deadline import DeadlineExceededError
+from service.encode.process import StaleWeightsError
+from service.encode.space import EmbeddingSpace
+from service.encode.supervision import EncoderError, EncoderUnavailableError
+from service.index.video_index import (
+    IndexSetupError,
+    IndexUnavailableError,
+    SpaceContent,
+    VideoIndex,
+)
+from service.settings import Settings
+from service.tagger import Tagger
+from service.videoclip.errors import NoFrames, VideoTooLong
+from tests.service.small_artefact import publish
+
+pytestmark = pytest.mark.anyio
+
+
+class _Tagger:
+    """Fails as it is told to."""
+
+    def __init__(self, store: Path, error: Exception | None = None) -> None:
+        self.manifest = publish(store)
+        self.space = EmbeddingSpace(self.manifest.name, self.manifest.revision, 0.5)
+        self.error = error
+        self.began = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def classify(self, *_: object, **__: object) -> Any:
+        """Raise the error; without one, work until cancelled."""
+        if self.error is not None:
+            raise self.error
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+class _Index:
+    """Empty, or away."""
+
+    def __init__(self, *, setup: Exception | None = None, away: bool = False) -> None:
+        self.setup = setup
+        self.away = away
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def start(self) -> None:
+        """Fail, or wait for the gate."""
+        if self.setup is not None:
+            raise self.setup
+        await self.gate.wait()
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def ping(self) -> None:
+        """Answer, unless away."""
+        if self.away:
+            raise IndexUnavailableError
+
+    async def spaces(self, *, max_age_seconds: float = 0.0) -> Sequence[SpaceContent]:  # noqa: ARG002
+        """Nothing, unless away."""
+        await self.ping()
+        return []
+
+
+@asynccontextmanager
+async def _running(
+    folder: Path, *, error: Exception | None = None, index: _Index | None = None, ready: bool = True
+) -> AsyncIterator[tuple[httpx.AsyncClient, FastAPI, _Tagger]]:
+    tagger = _Tagger(folder / "store", error)
+    settings = Settings(data_dir=folder / "data", model_store=folder / "store")
+    app = create_app(
+        settings, tagger=cast(Tagger, tagger), index=cast(VideoIndex, index or _Index())
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://vtag") as client,
+    ):
+        if ready:
+            await app.state.progress.finished.wait()
+        yield client, app, tagger
+
+
+@pytest.fixture
+def folder() -> Any:
+    """A folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="vtag-app-") as name:
+        yield Path(name)
+
+
+def _form() -> dict[str, Any]:
+    return {"files": {"video": b"film"}, "data": {"labels": ["a", "b"]}}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (NoFrames("Nothing."), 422, "no_frames"),
+        (VideoTooLong("Long.", limit=10, actual=20), 422, "video_too_long"),
+        (EncoderUnavailableError("x"), 503, "encoder_unavailable"),
+        (EncoderError("libsecret.so: 0xdeadbeef"), 500, "internal_error"),
+        (StaleWeightsError("x"), 503, "encoder_unavailable"),
+        (DeadlineExceededError("x"), 504, "deadline_exceeded"),
+        (IndexUnavailableError(), 503, "index_unavailable"),
+        (RuntimeError("/home/me/secret: 0xdeadbeef"), 500, "internal_error"),
+    ],
+)
+async def test_what_parts_raise_becomes_a_problem(
+    folder: Path, error: Exception, status: int, code: str
+) -> None:
+    """Each kind of failure has its status; words of libraries stay in the log."""
+    async with _running(folder, error=error) as (client, _, __):
+        answer = await client.post("/classify", **_form())
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+        assert "secret" not in answer.text
+        assert "0x" not in answer.text
+        assert ("retry-after" in answer.headers) == (status in (503, 504))
+        assert list((folder / "data" / "spool").iterdir()) == []
+
+
+async def test_until_everything_runs_the_answer_is_503(folder: Path) -> None:
+    """Live at once; ready when the last component is; work is refused with a hint meanwhile."""
+    index = _Index()
+    index.gate.clear()
+    async with _running(folder, index=index, ready=False) as (client, app, _):
+        await asyncio.sleep(0.05)
+        assert (await client.get("/healthz")).status_code == 200
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["components"]) == (503, {"index": "starting"})
+        refused = await client.post("/classify", **_form())
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert refused.headers["retry-after"]
+        index.gate.set()
+        await app.state.progress.finished.wait()
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_failed_start_is_told_and_undone(folder: Path) -> None:
+    """The reason is kept for the launcher, and the service never gets ready."""
+    index = _Index(setup=IndexSetupError("VTAG_DATABASE_URL: no"))
+    async with _running(folder, index=index) as (client, app, _):
+        assert app.state.progress.failure == "VTAG_DATABASE_URL: no"
+        assert (await client.get("/readyz")).status_code == 503
+
+
+async def test_an_index_that_is_away_makes_the_service_unready(folder: Path) -> None:
+    """Readiness names it, liveness and metrics stay, and searches are told to come back."""
+    async with _running(folder, index=_Index(away=True)) as (client, _, __):
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["components"]["index"]) == (503, "down")
+        assert (await client.get("/healthz")).status_code == 200
+        assert 'vtag_component_up{component="index"} 0.0' in (await client.get("/metrics")).text
+        answer = await client.post("/search", json={"query": {"embedding": [1.0] * 8}})
+        assert (answer.status_code, answer.json()["code"]) == (503, "index_unavailable")
+
+
+async def test_draining_refuses_work_and_readiness(folder: Path) -> None:
+    """After the first signal load balancers look elsewhere."""
+    async with _running(folder) as (client, app, _):
+        app.state.service.drain()
+        assert (await client.get("/readyz")).json()["components"]["intake"] == "draining"
+        answer = await client.post("/classify", **_form())
+        assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+
+
+async def test_a_deadline_ends_the_work(folder: Path) -> None:
+    """timeout_s bounds a request; what ran for it is cancelled before the answer is given."""
+    async with _running(folder) as (client, _, tagger):
+        form = _form()
+        form["data"]["timeout_s"] = "0.05"
+        answer = await client.post("/classify", **form)
+        assert (answer.status_code, answer.json()["limit"]) == (504, 0.05)
+        assert tagger.ended.is_set()
+
+
+async def test_requests_are_logged_by_template_with_their_id(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line per request; neither the path's variable part nor labels appear."""
+    caplog.set_level(logging.INFO, logger="vtag.http")
+    async with _running(folder, error=NoFrames("x")) as (client, _, __):
+        await client.post("/classify", **_form())
+        await client.get("/nothing-of-ours")
+    lines = [record.getMessage() for record in caplog.records if record.name == "vtag.http"]
+    assert lines == ["POST /classify 422", "GET unmatched 404"]
