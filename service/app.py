@@ -14,6 +14,7 @@ from service.admission import Admission
 from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.encode.supervision import EncoderError
+from service.engine import Engine
 from service.envelope import Envelope
 from service.frames import FrameSlots
 from service.index.embedded import EmbeddedPostgres
@@ -178,6 +179,7 @@ class Service:
             raise AssertionError("there is a tagger: given, or of the engine")
         if engine is not None:
             await engine.tagger.warm()
+            engine.watch(self._metrics)
         space = tagger.space
         self._metrics.model.info({"name": space.name, "revision": space.revision})
         self._metrics.clip_weight.set(space.clip_weight)
@@ -263,34 +265,11 @@ class Service:
             ),
             max_segments=settings.max_segments,
         )
-        has_redis = redis is not None
-        return Engine(encoder, decoder=decoder, cache=cache, tagger=tagger, has_redis=has_redis)
-
-
-class Engine:
-    """What runs the active artefact."""
-
-    def __init__(
-        self,
-        encoder: EncoderProcess,
-        *,
-        decoder: DecodePool,
-        cache: TextCache,
-        tagger: Tagger,
-        has_redis: bool,
-    ) -> None:
-        self.encoder = encoder
-        self.decoder = decoder
-        self.tagger = tagger
-        self._cache = cache
-        self._has_redis = has_redis
-
-    def states(self) -> Mapping[str, str]:
-        """Whether each component works at this time."""
-        states = {
-            "encoder": "ok" if self.encoder.ready else "down",
-            "decoder": "ok" if self.decoder.ready else "down",
-        }
-        if self._has_redis:
-            states["redis"] = "degraded" if self._cache.degraded else "ok"
-        return states
+        return Engine(
+            encoder=encoder,
+            decoder=decoder,
+            slots=slots,
+            cache=cache,
+            tagger=tagger,
+            has_redis=redis is not None,
+        )

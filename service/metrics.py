@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _STAGE_BUCKETS = tuple(0.0005 * 2**power for power in range(17))  # 0.5 ms to 33 s
 _SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
+
+
+Reading = Callable[[], Mapping[str, float]]
+
+
+class _Watched(Collector):
+    """Values that other objects keep."""
+
+    def __init__(
+        self,
+        family: type[CounterMetricFamily] | type[GaugeMetricFamily],
+        name: str,
+        text: str,
+        *,
+        label: str,
+        read: Reading,
+    ) -> None:
+        self._family = family
+        self._name = name
+        self._text = text
+        self._label = label
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the values."""
+        family = self._family(self._name, self._text, labels=[self._label])
+        for label, value in self._read().items():
+            family.add_metric([label], value)
+        yield family
 
 
 class Metrics:
@@ -98,6 +131,14 @@ class Metrics:
         self.component_up = Gauge(
             "vtag_component_up", "1 if the component works.", ("component",), registry=registry
         )
+
+    def watch_gauge(self, name: str, text: str, label: str, read: Reading) -> None:
+        """Show what ``read`` returns, a value for each value of ``label``, when it is asked for."""
+        self.registry.register(_Watched(GaugeMetricFamily, name, text, label=label, read=read))
+
+    def watch_counter(self, name: str, text: str, label: str, read: Reading) -> None:
+        """The same for values that only grow."""
+        self.registry.register(_Watched(CounterMetricFamily, name, text, label=label, read=read))
 
     def render(self) -> bytes:
         """Return the exposition of everything."""

@@ -76,3 +76,5 @@ def test_operations_routes_answer(client: httpx.Client) -> None:
     metrics = client.get("/metrics").text
     assert 'vtag_requests_total{endpoint="/readyz",outcome="2xx"}' in metrics
     assert "vtag_model_info{" in metrics
+    assert 'vtag_decode_workers{state="alive"}' in metrics
+    assert 'vtag_worker_restarts_total{worker="encoder"} 0.0' in metrics
