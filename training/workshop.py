@@ -33,11 +33,12 @@ from training.demo_config import DemoConfig
 from training.models.network import VideoCLIP, build
 from training.recipes import clip, open_vclip
 from training.select_lambda import EvaluationSet
-from training.video_list import decode_videos, read_video_list
+from training.video_list import LabelledVideo, decode_videos, read_video_list
 
 State = dict[str, Tensor]
 Method = Literal["open-vclip", "plain"]
 FRAMES = 8
+_CHUNK = 32
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -132,19 +133,19 @@ class Workshop:
         cache = self.folder / f"{name}-{split}.npy"
         if not cache.exists():
             videos = read_video_list(folder / files.LIST_NAME)
-            with tqdm(total=count, desc=f"decode {name} {split}", unit="video") as bar:
-                decoded = decode_videos(
-                    videos,
-                    sampling=Sampling(mode="uniform", frames=world.frames),
-                    preprocessing=self.preprocessing,
-                    threads=self.config.processes,
-                    on_video=bar.update,
-                )
-            if decoded.failed:
-                path, reason = decoded.failed[0]
-                raise RuntimeError(f"{path}: a video drawn here does not decode: {reason}")
+            decode = partial(_decode, frames=world.frames, preprocessing=self.preprocessing)
+            chunks = [videos[first : first + _CHUNK] for first in range(0, len(videos), _CHUNK)]
+            # Small videos are mostly Python: processes, not the threads of `decode_videos`.
+            with (
+                multiprocessing.get_context("spawn").Pool(self.config.processes) as pool,
+                tqdm(total=count, desc=f"decode {name} {split}", unit="video") as bar,
+            ):
+                decoded = []
+                for part in pool.imap(decode, chunks):
+                    decoded.append(part)
+                    bar.update(len(part))
             partial_file = cache.with_suffix(".partial.npy")
-            np.save(partial_file, decoded.frames[:, 0])
+            np.save(partial_file, np.concatenate(decoded))
             partial_file.rename(cache)
         position = {label: index for index, label in enumerate(classes)}
         labels = np.array([position[example.label] for example in examples], np.int64)
@@ -237,6 +238,18 @@ def _small_picture(
 ) -> tuple[NDArray[np.uint8], str]:
     picture, caption = sets.image(index, seed=seed, pixels=pixels)
     return resize_crop(picture, preprocessing), caption
+
+
+def _decode(
+    videos: Sequence[LabelledVideo], *, frames: int, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """All frames of each video, uint8 (n, frames, S, S, 3)."""
+    sampling = Sampling(mode="uniform", frames=frames)
+    decoded = decode_videos(videos, sampling=sampling, preprocessing=preprocessing, threads=1)
+    if decoded.failed:
+        path, reason = decoded.failed[0]
+        raise RuntimeError(f"{path}: a video drawn here does not decode: {reason}")
+    return decoded.frames[:, 0]
 
 
 def _clips(

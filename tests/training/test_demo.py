@@ -21,7 +21,7 @@ SMALL = {
     "source_videos = 9600": "source_videos = 24",
     "validation_videos = 384": "validation_videos = 8",
     "test_videos = 768": "test_videos = 8",
-    "steps = 3000": "steps = 2",
+    "steps = 2600": "steps = 2",
     "batch_size = 256": "batch_size = 16",
     "batch_size = 32": "batch_size = 4",
     "snapshots = 20": "snapshots = 2",
