@@ -58,6 +58,8 @@ def pull(
     network = build(architecture)
     if file is None:
         weights, settings = _from_hub(model, pretrained)
+        # The same names and shapes fit both activations; open_clip's tag knows which one it needs.
+        architecture["quick_gelu"] = bool(settings.get("quick_gelu", False))
         source = f"open_clip {model}, pretrained {pretrained}"
     else:
         weights, settings = read_weights(file), {}

@@ -152,6 +152,16 @@ def test_pulled_tokenizer_is_open_clips(model: str, tmp_path: Path) -> None:
     assert not expected[:, ids.shape[1] :].any()
 
 
+def test_the_activation_is_that_of_the_weights(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's weights under open_clip's plain name keep QuickGELU, which the name does not say."""
+    weights = build(model).state_dict()
+    for needed in (True, False):
+        monkeypatch.setattr(
+            "training.pull._from_hub", lambda *_, needed=needed: (weights, {"quick_gelu": needed})
+        )
+        assert pull(model).description.architecture["quick_gelu"] is needed
+
+
 def test_weights_of_another_model_are_listed(model: str, tmp_path: Path) -> None:
     """A file that does not fit the named architecture is refused with its differences."""
     state = build(model).state_dict()
