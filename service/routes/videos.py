@@ -22,13 +22,14 @@ from service.routes.client import attended
 from service.routes.documents import video_request
 from service.routes.parts import Parts, Ready
 from service.routes.shapes import StoredVideoAnswer, VideoPage
-from service.schemas import IndexRequest
+from service.schemas import IndexRequest, Name
 from service.spool import SpoolFile
 from service.videoclip.errors import VideoWarning
 
 router = APIRouter(tags=["videos"])
 
 _PREFIX = "vid"
+_VERSION_DIGITS = 9  # more would not fit the integer that versions are in Postgres
 BODY = video_request(
     IndexRequest,
     fields={"external_id": {"type": "string"}, "metadata": {"type": "object"}},
@@ -111,7 +112,7 @@ async def list_videos(
     parts: Ready,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
-    external_id: Annotated[str | None, Query(max_length=256)] = None,
+    external_id: Annotated[Name | None, Query()] = None,
 ) -> VideoPage:
     """A page; ``next_cursor`` is null on the last one."""
     if cursor is not None and not is_id(cursor, prefix=_PREFIX):
@@ -150,7 +151,8 @@ async def delete_video(
     version = None
     if if_match is not None and if_match.strip() != "*":
         name, _, number = if_match.strip().strip('"').rpartition(".")
-        if name != video_id or not number.isdecimal():
+        is_version = number.isdecimal() and len(number) <= _VERSION_DIGITS
+        if name != video_id or not is_version:
             raise ApiError(
                 "precondition_failed", "If-Match names no version of this video.", param="If-Match"
             )

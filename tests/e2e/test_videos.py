@@ -46,6 +46,17 @@ def test_versions_guard_reads_and_deletes(client: httpx.Client, film: Film) -> N
     assert client.get(path).status_code == 404
 
 
+def test_what_postgres_cannot_hold_is_refused_before_it(client: httpx.Client, film: Film) -> None:
+    """A zero byte in a filter and versions beyond any integer are the client's mistakes."""
+    answer = client.get("/videos", params={"external_id": "a\0"})
+    assert (answer.status_code, answer.json()["param"]) == (422, "external_id")
+    path = f"/videos/{_index(client, film()).json()['id']}"
+    for digits in (11, 5000):
+        tag = f'"{path.rsplit("/", 1)[1]}.{"9" * digits}"'
+        late = client.delete(path, headers={"If-Match": tag})
+        assert (late.status_code, late.json()["code"]) == (412, "precondition_failed")
+
+
 def test_pages_visit_every_video_once(client: httpx.Client, film: Film) -> None:
     """Newest first, the cursor leads on, the last page has none; external_id filters."""
     ids = [
