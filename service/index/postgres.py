@@ -244,7 +244,13 @@ async def _write(
         )
         if video_id is None or taken is not None:
             return False
-        await connection.execute("UPDATE videos SET version = version + 1 WHERE id = $1", video_id)
+        await connection.execute(
+            "UPDATE videos SET version = version + 1, external_id = coalesce($2, external_id),"
+            " metadata = coalesce($3, metadata) WHERE id = $1",
+            video_id,
+            video.external_id,
+            None if video.metadata is None else dict(video.metadata),
+        )
     await connection.copy_records_to_table(
         "segments",
         columns=[

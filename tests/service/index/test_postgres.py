@@ -61,6 +61,16 @@ async def test_a_video_comes_back_as_it_was_added(index: PostgresIndex) -> None:
     assert (stored.segments, stored.spaces, stored.version) == (2, (SPACE.id,), 1)
 
 
+async def test_another_space_of_a_known_video_brings_its_new_facts(index: PostgresIndex) -> None:
+    """What is sent with the second indexing is kept; what is not sent stays as it was."""
+    first = _video("a", external_id="cam-1", metadata={"n": 1})
+    await index.add(first, space=SPACE, segments=_segments(_unit(1)))
+    second = _video("a", metadata={"n": 2})
+    stored, created = await index.add(second, space=OTHER, segments=_segments(_unit(1)))
+    assert (created, stored.external_id, stored.metadata) == (False, "cam-1", {"n": 2})
+    assert (stored.spaces, stored.version) == ((SPACE.id, OTHER.id), 2)
+
+
 async def test_a_query_meets_vectors_of_its_own_space_only(index: PostgresIndex) -> None:
     """The same film indexed in two spaces is found in each by the vectors of that space."""
     await index.add(_video("a"), space=SPACE, segments=_segments(_unit(1)))
