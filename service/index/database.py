@@ -96,24 +96,6 @@ class Database:
         if self._embedded is not None:
             await self._embedded.stop()
 
-    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Run ``work`` on a connection; once more if the connection was lost.
-
-        Everything here may be run twice: writes find what they wrote (the hash of the content is
-        unique), deletes find nothing.
-        """
-        for last in (False, True):
-            try:
-                async with self._connection() as connection:
-                    return await work(connection)
-            except _LOST:
-                if last:
-                    break
-                if self._pool is not None:
-                    await self._pool.expire_connections()
-                await asyncio.sleep(0.2)
-        raise IndexUnavailableError
-
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run ``work`` on a connection; once more if the connection was lost.
 
