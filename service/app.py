@@ -20,6 +20,7 @@ from service.frames import FrameSlots
 from service.index.embedded import EmbeddedPostgres
 from service.index.postgres import PostgresIndex
 from service.index.video_index import IndexSetupError, VideoIndex
+from service.kept_clip_weight import KeptClipWeight
 from service.labels import LabelEncoder, LabelLimits
 from service.metrics import Metrics
 from service.routes import (
@@ -169,9 +170,10 @@ class Service:
         index = self._index or self._postgres(folder)
         self._stack.push_async_callback(index.close)
         starts: dict[str, Callable[[], Awaitable[None]]] = {"index": index.start}
+        kept = KeptClipWeight(folder.path / "lambda.json")
         engine = None
         if self._tagger is None:
-            engine = await self._engine(store)
+            engine = await self._engine(store, kept)
             starts |= {"encoder": engine.encoder.start, "decoder": engine.decoder.start}
         await self._all(starts)
         tagger = engine.tagger if engine is not None else self._tagger
@@ -191,6 +193,7 @@ class Service:
             store=store,
             index=index,
             tagger=tagger,
+            kept=kept,
             states=engine.states if engine is not None else dict,
         )
 
@@ -216,7 +219,7 @@ class Service:
             dsn = settings.database_url.get_secret_value()
         return PostgresIndex(dsn, exact_segments=settings.exact_search_segments)
 
-    async def _engine(self, store: ArtefactStore) -> Engine:
+    async def _engine(self, store: ArtefactStore, kept: KeptClipWeight) -> Engine:
         """Choose what serves the active artefact; nothing of it runs yet."""
         settings = self._settings
         manifest = await asyncio.to_thread(store.active)
@@ -231,6 +234,7 @@ class Service:
             slots=slots,
             runtime=settings.runtime,
             threads=settings.encoder_threads or None,
+            clip_weight=kept.read(name=manifest.name, revision=manifest.revision),
         )
         self._stack.push_async_callback(encoder.stop)
         decoder = DecodePool(

@@ -13,6 +13,7 @@ from service.admission import Admission
 from service.errors import ApiError
 from service.index.video_index import VideoIndex
 from service.intake import BodyLimits
+from service.kept_clip_weight import KeptClipWeight
 from service.metrics import Metrics
 from service.settings import Settings
 from service.spool import Spool
@@ -31,7 +32,9 @@ class Parts:
     store: ArtefactStore
     index: VideoIndex
     tagger: Tagger
+    kept: KeptClipWeight
     states: Callable[[], Mapping[str, str]]  # component -> "ok", "degraded" or "down", at this time
+    choosing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of lambda at a time
 
 
 @dataclass

@@ -118,6 +118,25 @@ def test_the_index_survives_the_death_of_everything(
         assert list((state / "data" / "spool").iterdir()) == []
 
 
+def test_the_chosen_lambda_survives_the_death_of_everything(
+    small_store: Path, state: Path, film: Film
+) -> None:
+    """After kill -9 the service starts at the lambda of PUT, and a plain search finds the video."""
+    environment = _settings(small_store)
+    with running_service(state, environment=environment) as service:
+        default = httpx.get(f"{service.url}/lambda").json()["default"]
+        chosen = 0.75 if default != 0.75 else 0.25
+        assert httpx.put(f"{service.url}/lambda", json={"lambda": chosen}).status_code == 200
+        assert httpx.post(f"{service.url}/videos", files={"video": film()}).status_code == 201
+        for process in _family(service):
+            process.kill()
+        service.process.wait()
+    with running_service(state, environment=environment) as service:
+        assert httpx.get(f"{service.url}/lambda").json()["lambda"] == chosen
+        found = httpx.post(f"{service.url}/search", json={"query": "a"})
+        assert (found.status_code, len(found.json()["data"])) == (200, 1)
+
+
 def _upload(
     url: str, film: Film, acknowledged: list[dict[str, object]], stop: threading.Event
 ) -> None:

@@ -5,6 +5,7 @@ import logging
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,11 @@ class _Tagger:
         self.error = error
         self.began = asyncio.Event()
         self.ended = asyncio.Event()
+
+    async def set_clip_weight(self, clip_weight: float) -> EmbeddingSpace:
+        """Serve it."""
+        self.space = replace(self.space, clip_weight=clip_weight)
+        return self.space
 
     async def classify(self, *_: object, **__: object) -> Any:
         """Raise the error; without one, work until cancelled."""
@@ -173,6 +179,26 @@ async def test_an_index_that_is_away_makes_the_service_unready(folder: Path) -> 
         assert 'vtag_component_up{component="index"} 0.0' in (await client.get("/metrics")).text
         answer = await client.post("/search", json={"query": {"embedding": [1.0] * 8}})
         assert (answer.status_code, answer.json()["code"]) == (503, "index_unavailable")
+
+
+async def test_lambda_works_while_the_index_is_away(folder: Path) -> None:
+    """What it could tell about the index is null; reading and changing lambda go on."""
+    async with _running(folder, index=_Index(away=True)) as (client, _, __):
+        changed = await client.put("/lambda", json={"lambda": 0.25})
+        assert changed.status_code == 200
+        assert changed.json()["warnings"] == []
+        found = await client.get("/lambda")
+        assert (found.status_code, found.json()["lambda"]) == (200, 0.25)
+        assert found.json()["per_index"] is None
+
+
+async def test_a_lambda_that_cannot_be_kept_is_served_with_a_warning(folder: Path) -> None:
+    """The change is real, so it is no error; that a restart forgets it is said."""
+    async with _running(folder) as (client, _, __):
+        (folder / "data" / ".lambda.json.new").mkdir()
+        changed = await client.put("/lambda", json={"lambda": 0.25})
+        assert (changed.status_code, changed.json()["lambda"]) == (200, 0.25)
+        assert [item["code"] for item in changed.json()["warnings"]] == ["lambda_not_kept"]
 
 
 async def test_draining_refuses_work_and_readiness(folder: Path) -> None:
