@@ -233,6 +233,7 @@ class Service:
             manifest=manifest,
             slots=slots,
             runtime=settings.runtime,
+            device=settings.device,
             threads=settings.encoder_threads or None,
             clip_weight=kept.read(name=manifest.name, revision=manifest.revision),
         )

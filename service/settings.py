@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
     runtime: Literal["onnx", "torchscript"] = Field(
         default="onnx", description="what runs the networks"
     )
-    device: str = Field(default="cpu", min_length=1, description="where the networks run")
+    device: str = Field(default="cpu", description="where the networks run: cpu, cuda or cuda:N")
     encoder_threads: int = Field(
         default=0, ge=0, description="threads of the encoder process; 0: one per core"
     )
@@ -139,6 +140,13 @@ class Settings(BaseSettings):
         schemes = ("redis://", "rediss://", "unix://")
         if value and not value.get_secret_value().startswith(schemes):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("device", mode="after")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", value) is None:
+            raise ValueError("must be cpu, cuda or cuda:N")
         return value
 
     @field_validator("data_dir", "model_store", mode="after")

@@ -8,27 +8,51 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from service.encode.device import CPU, Device, DeviceError
 from service.encode.graph import external_initializers
 from service.encode.runtime import Arrays, Tower
 from service.videoclip.manifest import ArtefactError
 
-_PROVIDERS: Final = ("CPUExecutionProvider",)
+_CPU: Final = "CPUExecutionProvider"
+_CUDA: Final = "CUDAExecutionProvider"
+
+Provider = str | tuple[str, dict[str, int]]
 
 
-def video_tower(folder: Path, *, weights: Arrays, threads: int) -> Tower:
+def require(device: Device) -> None:
+    """Raise DeviceError unless the installed ONNX Runtime was built for the device."""
+    if device.kind == "cuda" and _CUDA not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            f"VTAG_DEVICE: {device} needs {_CUDA}, which this ONNX Runtime lacks"
+            " (install onnxruntime-gpu in place of onnxruntime)"
+        )
+
+
+def providers(device: Device) -> list[Provider]:
+    """Return the execution providers, preferred first; the CPU's takes what the other lacks."""
+    if device.kind == "cpu":
+        return [_CPU]
+    return [(_CUDA, {"device_id": device.number}), _CPU]
+
+
+def video_tower(folder: Path, *, weights: Arrays, threads: int, device: Device = CPU) -> Tower:
     """Load `video_encoder.onnx`. Raises ArtefactError when graph and weights do not fit."""
     path = folder / "video_encoder.onnx"
-    return _tower(path, weights, threads, names=("frames", "frame_embeddings"))
+    names = ("frames", "frame_embeddings")
+    return _tower(path, weights, threads, device, names=names)
 
 
-def text_tower(folder: Path, *, weights: Arrays, threads: int) -> Tower:
+def text_tower(folder: Path, *, weights: Arrays, threads: int, device: Device = CPU) -> Tower:
     """Load `text_encoder.onnx`. Raises ArtefactError when graph and weights do not fit."""
     path = folder / "text_encoder.onnx"
-    return _tower(path, weights, threads, names=("token_ids", "text_embeddings"))
+    names = ("token_ids", "text_embeddings")
+    return _tower(path, weights, threads, device, names=names)
 
 
-def _tower(path: Path, weights: Arrays, threads: int, *, names: tuple[str, str]) -> Tower:
-    session = _session(path, weights, threads)
+def _tower(
+    path: Path, weights: Arrays, threads: int, device: Device, *, names: tuple[str, str]
+) -> Tower:
+    session = _session(path, weights, threads, device)
     for expected, nodes in ((names[0], session.get_inputs()), (names[1], session.get_outputs())):
         found = _names(nodes)
         if found != [expected]:
@@ -41,7 +65,7 @@ def _tower(path: Path, weights: Arrays, threads: int, *, names: tuple[str, str])
     return run
 
 
-def _session(path: Path, weights: Arrays, threads: int) -> Any:
+def _session(path: Path, weights: Arrays, threads: int, device: Device) -> Any:
     wanted = external_initializers(path)
     missing = [name for name in wanted if name not in weights]
     if missing:
@@ -59,10 +83,16 @@ def _session(path: Path, weights: Arrays, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_external_initializers(list(wanted), values)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(_PROVIDERS))
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers(device))
     except Exception as error:  # ONNX Runtime's errors share no base class
         text = " ".join(str(error).split())
         raise ArtefactError(path.name, expected="a graph that loads", found=text[:300]) from error
+    # Asked for CUDA without its libraries or with no such device, it would take the CPU in silence.
+    if device.kind == "cuda" and _CUDA not in session.get_providers():
+        raise DeviceError(
+            f"VTAG_DEVICE: {device} cannot be used (no such device, or no CUDA and cuDNN)"
+        )
+    return session
 
 
 def _contiguous(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

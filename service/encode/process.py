@@ -57,6 +57,7 @@ class EncoderProcess:
         manifest: its manifest.
         slots: the arena that clips are read from.
         runtime: `onnx`, or `torchscript` where torch is installed.
+        device: `cpu`, `cuda` or `cuda:N`.
         threads: threads of a call; None: the cores this process may use.
         clip_weight: λ to start with; None: the manifest's.
         call_timeout_seconds: a worker that does not answer a piece for so long is killed.
@@ -70,6 +71,7 @@ class EncoderProcess:
         manifest: Manifest,
         slots: FrameSlots,
         runtime: RuntimeName = "onnx",
+        device: str = "cpu",
         threads: int | None = None,
         clip_weight: float | None = None,
         call_timeout_seconds: float = 60.0,
@@ -86,6 +88,7 @@ class EncoderProcess:
                 revision=manifest.revision,
                 runtime=runtime,
                 threads=threads or len(os.sched_getaffinity(0)),
+                device=device,
                 descriptor=slots.descriptor,
                 build_timeout_seconds=build_timeout_seconds,
             ),

@@ -10,6 +10,7 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.encode.device import Device, DeviceError
 from service.videoclip.interpolation import interpolate
 from service.videoclip.manifest import ArtefactError, Manifest
 
@@ -44,11 +45,15 @@ class Tower(Protocol):
 class Runtime(Protocol):
     """Makes towers. A module of this package with these functions."""
 
-    def video_tower(self, folder: Path, *, weights: Arrays, threads: int) -> Tower:
+    def require(self, device: Device) -> None:
+        """Raise DeviceError unless it can run on `device`."""
+        ...
+
+    def video_tower(self, folder: Path, *, weights: Arrays, threads: int, device: Device) -> Tower:
         """Load the video graph of the artefact in `folder` with `weights`."""
         ...
 
-    def text_tower(self, folder: Path, *, weights: Arrays, threads: int) -> Tower:
+    def text_tower(self, folder: Path, *, weights: Arrays, threads: int, device: Device) -> Tower:
         """Load the text graph of the artefact in `folder` with `weights`."""
         ...
 
@@ -76,20 +81,28 @@ class Model:
         manifest: its manifest.
         runtime: which runtime.
         threads: threads of one call.
+        device: where it runs.
 
     Raises:
         ArtefactError: a weight file is broken or the two do not fit each other.
-        ImportError: the runtime is not installed.
+        DeviceError: the runtime is not installed, or cannot run on the device.
     """
 
     def __init__(
-        self, folder: Path, *, manifest: Manifest, runtime: RuntimeName, threads: int
+        self,
+        folder: Path,
+        *,
+        manifest: Manifest,
+        runtime: RuntimeName,
+        threads: int,
+        device: Device,
     ) -> None:
         self._folder = folder
         self._manifest = manifest
         self._threads = threads
-        module: Runtime = importlib.import_module(_MODULES[runtime])
-        self._runtime = module
+        self._device = device
+        self._runtime = _import(runtime)
+        self._runtime.require(device)
         self._clip = _load(folder / "weights_clip.safetensors")
         self._tuned = _load(folder / "weights_tuned.safetensors")
         self._share_equal_arrays()
@@ -111,11 +124,15 @@ class Model:
         weights = interpolate(self._clip, self._tuned, clip_weight=clip_weight)
         visual = {name: value for name, value in weights.items() if name.startswith(_VISUAL)}
         textual = {name: value for name, value in weights.items() if name not in visual}
-        video = self._runtime.video_tower(self._folder, weights=visual, threads=self._threads)
+        video = self._runtime.video_tower(
+            self._folder, weights=visual, threads=self._threads, device=self._device
+        )
         if beside is not None and not self._manifest.text_tower_tuned:
             text = beside.text
         else:
-            text = self._runtime.text_tower(self._folder, weights=textual, threads=self._threads)
+            text = self._runtime.text_tower(
+                self._folder, weights=textual, threads=self._threads, device=self._device
+            )
         scale = weights.get(_LOGIT_SCALE)
         network = Network(
             clip_weight=clip_weight,
@@ -160,6 +177,14 @@ class Model:
             raise ArtefactError(
                 _LOGIT_SCALE, expected="a positive number", found=f"{network.logit_scale}"
             )
+
+
+def _import(runtime: RuntimeName) -> Runtime:
+    try:
+        module: Runtime = importlib.import_module(_MODULES[runtime])
+    except ModuleNotFoundError as error:
+        raise DeviceError(f"VTAG_RUNTIME: {runtime} needs {error.name}, not installed") from error
+    return module
 
 
 def _load(path: Path) -> dict[str, npt.NDArray[np.generic]]:

@@ -40,6 +40,7 @@ class WorkerSetup:
         revision: that must be in it.
         runtime: which runtime.
         threads: threads of one call.
+        device: `cpu`, `cuda` or `cuda:N`.
         descriptor: of the frame arena.
         build_timeout_seconds: for loading and for building a λ.
     """
@@ -48,6 +49,7 @@ class WorkerSetup:
     revision: str
     runtime: RuntimeName
     threads: int
+    device: str
     descriptor: int
     build_timeout_seconds: float
 
@@ -175,6 +177,7 @@ class EncoderWorker:
             "folder": str(self._setup.folder.absolute()),
             "runtime": self._setup.runtime,
             "threads": self._setup.threads,
+            "device": self._setup.device,
             "clip_weight": self._clip_weight(),
             "descriptor": self._setup.descriptor,
         }

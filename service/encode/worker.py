@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.channel import Channel, Header
+from service.encode.device import DeviceError, parse_device
 from service.encode.runtime import Model, Network
 from service.frames import Slot, map_slot
 from service.videoclip.manifest import ArtefactError, Preprocessing, load_manifest, verify_files
@@ -104,6 +105,7 @@ class _Worker:
             manifest=manifest,
             runtime=header["runtime"],
             threads=int(header["threads"]),
+            device=parse_device(header["device"]),
         )
         self._network = self._model.build(float(header["clip_weight"]))
         return {"revision": manifest.revision, **_describe(self._network)}
@@ -136,6 +138,8 @@ def _guarded(answer: Callable[[], tuple[Header, bytes]]) -> tuple[Header, bytes]
         return {
             "artefact": {"file": error.file, "expected": error.expected, "found": error.found}
         }, b""
+    except DeviceError as error:
+        return {"failure": str(error)}, b""  # for the operator: no stack is needed
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
         _log.exception("encoding failed")
         return {"failure": f"{type(error).__name__}: {error}"[:500]}, b""

@@ -191,6 +191,25 @@ def test_a_database_that_is_not_there_is_one_line(small_store: Path, state: Path
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"VTAG_DEVICE": "tpu"}, "VTAG_DEVICE: must be cpu, cuda or cuda:N (got 'tpu')"),
+        ({"VTAG_DEVICE": "cuda:99"}, "VTAG_DEVICE: cuda:99 "),
+        ({"VTAG_DEVICE": "cuda:99", "VTAG_RUNTIME": "torchscript"}, "VTAG_DEVICE: cuda:99 "),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(
+    small_store: Path, state: Path, settings: dict[str, str], reason: str
+) -> None:
+    """The networks never run elsewhere than they were told to: exit code 2 and the reason."""
+    found = _run(_settings(small_store, VTAG_DATA_DIR=str(state / "data"), **settings))
+    assert found.returncode == 2
+    [line] = [line for line in found.stderr.splitlines() if line.startswith("vtag: ")]
+    assert line.startswith(f"vtag: {reason}")
+    assert "Traceback" not in found.stderr
+
+
 def _run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],

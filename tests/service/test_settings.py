@@ -32,6 +32,23 @@ def test_bare_host_and_port_count_and_the_prefixed_win(monkeypatch: pytest.Monke
     assert load().port == 9002
 
 
+@pytest.mark.parametrize(
+    ("word", "is_device"),
+    [("cpu", True), ("cuda", True), ("cuda:3", True), ("tpu", False), ("cuda:", False),
+     ("CUDA", False), ("cpu:0", False)],
+)  # fmt: skip
+def test_only_devices_that_can_be_are_taken(
+    word: str, is_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that names no device is refused by name, not ignored."""
+    monkeypatch.setenv("VTAG_DEVICE", word)
+    if is_device:
+        assert load().device == word
+    else:
+        with pytest.raises(SettingsError, match="VTAG_DEVICE: must be cpu, cuda or cuda:N"):
+            load()
+
+
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """`VTAG_REDIS_URL= make serve` means no Redis."""
     monkeypatch.setenv("VTAG_REDIS_URL", "")
