@@ -97,7 +97,12 @@ def write_artefact(
     entries = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     manifest = Manifest(
         name=description.name,
-        revision=revision_of(entries),
+        revision=revision_of(
+            entries,
+            sampling=description.sampling,
+            preprocessing=description.preprocessing,
+            pooling=description.pooling,
+        ),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=description.recipe,
         architecture=architecture,

@@ -37,7 +37,7 @@ REQUIRED_FILES = frozenset(
 #: Every name a manifest may list. A name that is none of these is refused, so no path can be
 #: smuggled in.
 ARTEFACT_FILES = REQUIRED_FILES | {"video_encoder.ts", "text_encoder.ts", "MODEL_CARD.md"}
-#: Files whose bytes make the revision: weights, graphs, tokenizer.
+#: Files whose bytes are part of the revision: weights, graphs, tokenizer.
 REVISION_FILES = ARTEFACT_FILES - {"MODEL_CARD.md"}
 
 
@@ -191,18 +191,23 @@ class Manifest(_Frozen):
         return self
 
 
-def revision_of(files: Mapping[str, FileEntry]) -> str:
-    """The revision that `files` make: 12 hex digits of a sha256.
+def revision_of(
+    files: Mapping[str, FileEntry],
+    *,
+    sampling: Sampling,
+    preprocessing: Preprocessing,
+    pooling: str,
+) -> str:
+    """What decides a vector, as 12 hex digits of a sha256: equal revisions, one embedding space.
 
     It is taken over the lines ``<sha256>  <name>\\n`` (the format of sha256sum) of the weight,
-    graph and tokenizer files, sorted by name. The card and the manifest are not part of it.
+    graph and tokenizer files, sorted by name, and one more line: a JSON object of `pooling`,
+    `preprocessing` and `sampling`, keys sorted, without spaces. `frames_per_clip` is in `sampling`.
     """
-    lines = [
-        f"{entry.sha256}  {name}\n"
-        for name, entry in sorted(files.items())
-        if name in REVISION_FILES
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+    lines = [f"{e.sha256}  {name}" for name, e in sorted(files.items()) if name in REVISION_FILES]
+    way = {"pooling": pooling, "preprocessing": preprocessing, "sampling": sampling}
+    text = json.dumps(way, sort_keys=True, separators=(",", ":"), default=BaseModel.model_dump)
+    return hashlib.sha256("\n".join((*lines, text, "")).encode()).hexdigest()[:12]
 
 
 def describe_file(path: Path) -> FileEntry:
@@ -253,7 +258,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every listed file with its size and sha256, and the revision with the files.
+    """Compare every listed file with its size and sha256, and the revision with what makes it.
 
     Raises:
         ArtefactError: names the file, what was expected and what was found.
@@ -269,21 +274,19 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
         digest, _ = _digest(path)
         if digest != entry.sha256:
             raise ArtefactError(name, expected=f"sha256 {entry.sha256}", found=digest)
-    revision = revision_of(manifest.files)
+    revision = revision_of(
+        manifest.files,
+        sampling=manifest.sampling,
+        preprocessing=manifest.preprocessing,
+        pooling=manifest.pooling,
+    )
     if revision != manifest.revision:
-        raise ArtefactError(
-            MANIFEST_FILE, expected=f"revision {revision} (from its files)", found=manifest.revision
-        )
+        raise ArtefactError(MANIFEST_FILE, expected=f"revision {revision}", found=manifest.revision)
 
 
 def _digest(path: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size = 0
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size
+        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
 def _refuse_constant(name: str) -> float:

@@ -74,16 +74,20 @@ def publish(
     save_file(tuned, folder / "weights_tuned.safetensors")
     (folder / "tokenizer.json").write_text(build_tokenizer_json([]))
     files: dict[str, FileEntry] = {p.name: describe_file(p) for p in sorted(folder.iterdir())}
+    sampling = Sampling(mode="uniform", frames=FRAMES)
+    preprocessing = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
     manifest = Manifest(
         name=name,
-        revision=revision_of(files),
+        revision=revision_of(
+            files, sampling=sampling, preprocessing=preprocessing, pooling=pooling
+        ),
         created_at="2026-01-01T00:00:00Z",
         recipe="none",
         architecture={},
         embedding_size=DIMENSION,
         frames_per_clip=FRAMES,
-        sampling=Sampling(mode="uniform", frames=FRAMES),
-        preprocessing=Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3)),
+        sampling=sampling,
+        preprocessing=preprocessing,
         pooling=pooling,
         template_set="none",
         logit_scale=float(np.exp(clip["logit_scale"])),
