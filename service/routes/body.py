@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,7 @@ V = TypeVar("V", bound=VideoOptions)
 _LISTS: Final = frozenset({"labels", "templates", "include"})
 _OBJECTS: Final = frozenset({"sampling", "segments", "metadata"})
 _WHOLE: Final = "request"
+_MAX_SMALL_BYTES: Final = 1024 * 1024  # of a body that holds no video
 
 
 def checked(model: type[B], values: Any, *, strict: bool = True) -> B:
@@ -36,9 +38,20 @@ def checked(model: type[B], values: Any, *, strict: bool = True) -> B:
         raise invalid(error) from None
 
 
-async def json_body(request: Request, parts: Parts, model: type[B]) -> B:
-    """Read and check a JSON body."""
-    return checked(model, await read_json(request, body_limits(parts.settings)))
+async def json_body(
+    request: Request, parts: Parts, model: type[B], *, max_bytes: int = _MAX_SMALL_BYTES
+) -> B:
+    """Read and check a JSON body, as one of the uploads that are let in.
+
+    Without the lane every connection could hold a body in memory.
+
+    Raises:
+        ApiError: as `read_json`; ``saturated`` when too many bodies are being received.
+    """
+    limits = body_limits(parts.settings)
+    limits = replace(limits, max_json_bytes=min(max_bytes, limits.max_json_bytes))
+    with parts.admission.enter("upload"):
+        return checked(model, await read_json(request, limits))
 
 
 @asynccontextmanager

@@ -30,7 +30,8 @@ Vectors = list[npt.NDArray[np.float32]]
 )
 async def embeddings(request: Request, parts: Ready) -> dict[str, Any]:
     """Unit vectors of the embedding space that is served; it is named in the answer."""
-    options = await json_body(request, parts, EmbeddingsRequest)
+    most = parts.settings.max_json_bytes  # it may hold videos
+    options = await json_body(request, parts, EmbeddingsRequest, max_bytes=most)
     require_model(options.model, parts)
     size = parts.tagger.manifest.embedding_size
     if options.dimensions not in (None, size):
@@ -66,7 +67,6 @@ async def embeddings(request: Request, parts: Ready) -> dict[str, Any]:
         "model": space.name,
         "space": model_answer(space).model_dump(by_alias=True, exclude_none=True),
         "warnings": [item.model_dump() for item in warned(warnings)],
-        "usage": {"prompt_tokens": 0, "total_tokens": 0},
     }
 
 
