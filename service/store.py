@@ -1,9 +1,8 @@
 """The model store: artefacts on disk, and which of them is served."""
 
 import json
-import os
 import re
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +11,31 @@ from service.videoclip.manifest import (
     ArtefactError,
     Manifest,
     load_manifest,
-    verify_files,
 )
 
 _ACTIVE: Final = "active.json"
+_WEIGHTS: Final = "weights_clip.safetensors"
 _REVISION: Final = re.compile(r"[0-9a-f]{12}")
 _NAME: Final = re.compile(NAME_PATTERN)
+
+
+@dataclass(frozen=True)
+class StoredArtefact:
+    """What lies in one folder of the store.
+
+    Attributes:
+        name: of its folder.
+        revision: of its folder, 12 hex digits.
+        manifest: None if it is damaged.
+        number_types: of its weights, in the spelling of safetensors, such as `("F32",)`.
+        fault: one line; None if it is not damaged.
+    """
+
+    name: str
+    revision: str
+    manifest: Manifest | None = None
+    number_types: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 class ArtefactStore:
@@ -32,24 +50,28 @@ class ArtefactStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def list(self) -> list[Manifest]:
-        """Return the manifests of all artefacts, by name, then oldest first.
+    def list(self) -> list[StoredArtefact]:
+        """Return all artefacts, by name, then oldest first; a damaged one with its fault.
 
         Folders of other shapes (a publication that is being written) are passed over.
-
-        Raises:
-            ArtefactError: an artefact's manifest is broken.
         """
         if not self.root.is_dir():
             return []
         found = [
-            self._manifest(folder)
+            self._look(folder)
             for name in sorted(self.root.iterdir())
             if name.is_dir() and _NAME.fullmatch(name.name)
             for folder in sorted(name.iterdir())
             if folder.is_dir() and _REVISION.fullmatch(folder.name)
         ]
-        return sorted(found, key=lambda item: (item.name, item.created_at, item.revision))
+        return sorted(
+            found,
+            key=lambda item: (
+                item.name,
+                item.manifest.created_at if item.manifest is not None else "",
+                item.revision,
+            ),
+        )
 
     def folder(self, name: str, revision: str) -> Path:
         """Return the folder of an artefact.
@@ -87,42 +109,14 @@ class ArtefactStore:
         """
         return self._manifest(self.folder(name, revision))
 
-    def verify(self, name: str, revision: str) -> Manifest:
-        """Check every file of an artefact against its manifest, and return the manifest.
-
-        Raises:
-            ArtefactError: the first file that is missing or altered.
-        """
-        manifest = self.manifest(name, revision)
-        verify_files(self.folder(name, revision), manifest)
-        return manifest
-
-    def activate(self, name: str, revision: str) -> Manifest:
-        """Make a verified artefact the active one; the one before becomes `previous`.
-
-        `active.json` is replaced in one step: a reader sees the old or the new one.
-
-        Raises:
-            ArtefactError: no such artefact, or one that is broken; nothing is changed.
-            OSError: the store cannot be written.
-        """
-        manifest = self.verify(name, revision)
-        wanted = {"name": name, "revision": revision}
-        present = self._read() if (self.root / _ACTIVE).exists() else {}
-        previous = present.get("active")
-        if previous == wanted:
-            previous = present.get("previous")
-        self._write({"active": wanted, "previous": previous})
-        return manifest
-
-    def previous(self) -> tuple[str, str] | None:
-        """Return name and revision of what was active before, to roll back to, or None.
-
-        Raises:
-            ArtefactError: `active.json` is damaged.
-        """
-        entry = self._read().get("previous")
-        return None if entry is None else _entry(entry)
+    def _look(self, folder: Path) -> StoredArtefact:
+        name, revision = folder.parent.name, folder.name
+        try:
+            manifest = self._manifest(folder)
+            number_types = _number_types(folder / _WEIGHTS)
+        except ArtefactError as error:
+            return StoredArtefact(name, revision, fault=str(error))
+        return StoredArtefact(name, revision, manifest=manifest, number_types=number_types)
 
     def _manifest(self, folder: Path) -> Manifest:
         where = f"{folder.parent.name}/{folder.name}"
@@ -152,19 +146,21 @@ class ArtefactStore:
             raise ArtefactError(_ACTIVE, expected="an object", found=type(value).__name__)
         return value
 
-    def _write(self, value: dict[str, Any]) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=".active-", dir=self.root)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(value, stream, indent=2)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(self.root / _ACTIVE)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+
+def _number_types(path: Path) -> tuple[str, ...]:
+    """Return the number types in a safetensors file; only its header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    where = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            names = stream.keys()
+            return tuple(sorted({stream.get_slice(name).get_dtype() for name in names}))
+    except OSError as error:
+        reason = error.strerror or "none"
+        raise ArtefactError(where, expected="a readable file", found=reason) from error
+    except SafetensorError as error:
+        raise ArtefactError(where, expected="a safetensors file", found="something else") from error
 
 
 def _entry(value: object) -> tuple[str, str]:

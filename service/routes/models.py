@@ -10,32 +10,35 @@ import av
 from fastapi import APIRouter
 
 from service.routes.parts import Parts, Ready
-from service.videoclip.manifest import Manifest
+from service.store import StoredArtefact
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/models", summary="Artefacts of the model store")
 async def models(parts: Ready) -> dict[str, Any]:
-    """Every artefact, and which one is served."""
+    """Every artefact, and which one is served; a damaged one has status ``broken`` and a reason."""
     found = await asyncio.to_thread(parts.store.list)
-    return {"object": "list", "data": [_entry(manifest, parts) for manifest in found]}
+    return {"object": "list", "data": [_entry(artefact, parts) for artefact in found]}
 
 
-def _entry(manifest: Manifest, parts: Parts) -> dict[str, Any]:
+def _entry(artefact: StoredArtefact, parts: Parts) -> dict[str, Any]:
+    entry = {"id": artefact.name, "object": "model", "revision": artefact.revision}
+    manifest = artefact.manifest
+    if manifest is None:
+        return {**entry, "status": "broken", "reason": artefact.fault}
     space = parts.tagger.space
     is_served = (manifest.name, manifest.revision) == (space.name, space.revision)
     return {
-        "id": manifest.name,
-        "object": "model",
-        "revision": manifest.revision,
+        **entry,
         "status": "served" if is_served else "available",
         "recipe": manifest.recipe,
         "embedding_size": manifest.embedding_size,
         "image_size": manifest.preprocessing.image_size,
         "frames_per_clip": manifest.frames_per_clip,
-        "runtime": parts.settings.runtime,
-        "dtype": "fp32",
+        "runtime": parts.settings.runtime if is_served else None,
+        "device": parts.settings.device if is_served else None,
+        "dtype": "+".join(artefact.number_types),
         "lambdas": {
             "default": manifest.default_clip_weight,
             "grid": [point.clip_weight for point in manifest.curve],

@@ -47,7 +47,8 @@ BODY = video_request(
 async def index_video(request: Request, response: Response, parts: Ready) -> StoredVideoAnswer:
     """Cut the video into windows, embed each, store all of it at once.
 
-    The same bytes are indexed once: 200 instead of 201, with new metadata if some was sent.
+    The same bytes are indexed once: 200 instead of 201, with new metadata if some was sent. They
+    are not cut again; the warning ``already_indexed`` says so if a length was sent.
     """
     async with video_body(request, parts, IndexRequest) as (options, video):
         require_model(options.model, parts)
@@ -82,7 +83,7 @@ async def _index(
             known.id, external_id=options.external_id, metadata=options.metadata
         )
         if changed is not None:
-            return changed, False, ()
+            return changed, False, _not_cut_again(options)
     cut = await parts.tagger.embed_segments(
         video.path,
         segment_seconds=options.segments.length or parts.settings.segment_seconds,
@@ -105,6 +106,16 @@ async def _index(
         segments=[NewSegment(part.start, part.end, part.vector) for part in cut.segments],
     )
     return stored, is_new, cut.warnings
+
+
+def _not_cut_again(options: IndexRequest) -> tuple[VideoWarning, ...]:
+    if options.segments.length is None:
+        return ()
+    detail = (
+        "The video was indexed before and keeps its segments; segments.length had no effect."
+        " Delete the video first to cut it anew."
+    )
+    return (VideoWarning("already_indexed", detail),)
 
 
 @router.get("/videos", summary="List indexed videos, newest first")

@@ -31,6 +31,17 @@ def test_the_same_bytes_are_indexed_once(client: httpx.Client, film: Film) -> No
     assert changed["etag"] != body["etag"]
 
 
+def test_a_known_video_is_not_cut_again_in_silence(client: httpx.Client, film: Film) -> None:
+    """Another segments.length for known bytes gets the old cut and a warning that says so."""
+    body = _index(client, film()).json()
+    again = _index(client, film(), segments='{"length": 0.5}')
+    assert (again.status_code, again.json()["segments"]) == (200, body["segments"])
+    assert [item["code"] for item in again.json()["warnings"]] == ["already_indexed"]
+    client.delete(f"/videos/{body['id']}")
+    anew = _index(client, film(), segments='{"length": 0.5}')
+    assert (anew.status_code, anew.json()["segments"]) == (201, 2 * body["segments"])
+
+
 def test_versions_guard_reads_and_deletes(client: httpx.Client, film: Film) -> None:
     """304 for a current copy, 412 for a stale delete, 204 and then 404."""
     body = _index(client, film()).json()

@@ -4,6 +4,7 @@ video: mean colour of each frame @ `visual.proj`; text: mean of token vectors @ 
 Small enough to be restated in numpy, so that tests can compare answers and not only shapes.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from service.store import ArtefactStore
 from service.videoclip.manifest import (
     FileEntry,
     Manifest,
@@ -105,7 +105,8 @@ def publish(
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     folder.rename(root / name / manifest.revision)
     if activate:
-        ArtefactStore(root).activate(name, manifest.revision)
+        active = {"name": name, "revision": manifest.revision}
+        (root / "active.json").write_text(json.dumps({"active": active, "previous": None}))
     return manifest
 
 

@@ -89,13 +89,16 @@ class _Index:
 
 @asynccontextmanager
 async def _running(
-    folder: Path, *, error: Exception | None = None, index: _Index | None = None, ready: bool = True
+    folder: Path,
+    *,
+    error: Exception | None = None,
+    index: _Index | None = None,
+    ready: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, FastAPI, _Tagger]]:
     tagger = _Tagger(folder / "store", error)
-    settings = Settings(data_dir=folder / "data", model_store=folder / "store")
-    app = create_app(
-        settings, tagger=cast(Tagger, tagger), index=cast(VideoIndex, index or _Index())
-    )
+    chosen = Settings(data_dir=folder / "data", model_store=folder / "store", **settings)
+    app = create_app(chosen, tagger=cast(Tagger, tagger), index=cast(VideoIndex, index or _Index()))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -199,6 +202,54 @@ async def test_a_lambda_that_cannot_be_kept_is_served_with_a_warning(folder: Pat
         changed = await client.put("/lambda", json={"lambda": 0.25})
         assert (changed.status_code, changed.json()["lambda"]) == (200, 0.25)
         assert [item["code"] for item in changed.json()["warnings"]] == ["lambda_not_kept"]
+
+
+async def test_bodies_of_json_are_let_in_as_uploads_are(folder: Path) -> None:
+    """While as many bodies arrive as may, the next is refused; then there is room again."""
+    first, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"lambda": '
+        first.set()
+        await go_on.wait()
+        yield b"0.5}"
+
+    async with _running(folder, max_uploads=1) as (client, _, __):
+        json = {"content-type": "application/json"}
+        slow = asyncio.create_task(client.put("/lambda", content=slowly(), headers=json))
+        await first.wait()
+        for path in ("/search", "/embeddings"):
+            refused = await client.post(path, json={"query": "a"})
+            assert (refused.status_code, refused.json()["code"]) == (503, "saturated")
+            assert refused.headers["retry-after"]
+        go_on.set()
+        assert (await slow).status_code == 200
+        assert (await client.put("/lambda", json={"lambda": 0.5})).status_code == 200
+
+
+async def test_bodies_without_a_video_are_small(folder: Path) -> None:
+    """Search and lambda take one MiB of JSON; only what may hold videos takes more."""
+    large = {"query": "a" * 2**20}
+    async with _running(folder) as (client, _, __):
+        for method, path in (("POST", "/search"), ("PUT", "/lambda")):
+            refused = await client.request(method, path, json=large)
+            assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+            assert refused.json()["limit"] == 2**20
+        assert (await client.post("/embeddings", json=large)).status_code == 422
+
+
+async def test_a_damaged_artefact_does_not_hide_the_others(folder: Path) -> None:
+    """It is listed as broken with the reason; what is said of the served one is measured."""
+    async with _running(folder) as (client, _, tagger):
+        broken = folder / "store" / "another" / "0123456789ab"
+        broken.mkdir(parents=True)
+        answer = await client.get("/models")
+        assert answer.status_code == 200
+        bad, good = answer.json()["data"]
+        assert (bad["id"], bad["revision"], bad["status"]) == ("another", broken.name, "broken")
+        assert bad["reason"].startswith("another/0123456789ab/manifest.json: expected")
+        assert (good["revision"], good["status"]) == (tagger.manifest.revision, "served")
+        assert (good["dtype"], good["runtime"], good["device"]) == ("F32", "onnx", "cpu")
 
 
 async def test_draining_refuses_work_and_readiness(folder: Path) -> None:

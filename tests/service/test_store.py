@@ -20,39 +20,29 @@ def test_artefacts_are_listed_and_one_is_active(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path)
     assert [m.name for m in store.list()] == ["another", "small"]
     assert store.active() == second
-    assert store.previous() == (first.name, first.revision)
     assert store.folder(first.name, first.revision) == tmp_path / "small" / first.revision
 
 
-def test_rolling_back_is_activating_the_previous(tmp_path: Path) -> None:
-    """Back and forth; activating what is active keeps what was before."""
-    first, second = publish(tmp_path), publish(tmp_path, clip=weights(5))
-    store = ArtefactStore(tmp_path)
-    previous = store.previous()
-    assert previous == (first.name, first.revision)
-    store.activate(*previous)
-    assert store.active() == first
-    store.activate(*previous)
-    assert store.previous() == (second.name, second.revision)
-    assert json.loads((tmp_path / "active.json").read_text())["active"]["name"] == "small"
-    assert [path.name for path in tmp_path.glob(".active-*")] == []
-
-
-def test_a_broken_artefact_is_not_activated(tmp_path: Path) -> None:
-    """One flipped bit: a line that names the file, and the old one stays active."""
-    first = publish(tmp_path)
-    second = publish(tmp_path, clip=weights(5), activate=False)
-    path = tmp_path / "small" / second.revision / "weights_clip.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    store = ArtefactStore(tmp_path)
-    with pytest.raises(
-        ArtefactError, match=r"weights_clip\.safetensors: expected sha256"
-    ) as caught:
-        store.activate("small", second.revision)
-    assert "\n" not in str(caught.value)
-    assert store.active() == first
+def test_a_damaged_artefact_is_listed_with_its_fault(tmp_path: Path) -> None:
+    """One bad folder hides no other: it is in the list with one line that names the file."""
+    manifests = [publish(tmp_path, name=name) for name in ("a", "b", "c", "d")]
+    folders = [tmp_path / each.name / each.revision for each in manifests]
+    (folders[0] / "manifest.json").write_text("{")
+    (folders[1] / "weights_clip.safetensors").write_bytes(b"weights")
+    (folders[2] / "weights_clip.safetensors").unlink()
+    found = ArtefactStore(tmp_path).list()
+    assert [(each.name, each.manifest) for each in found[:3]] == [(n, None) for n in "abc"]
+    for each, name in zip(
+        found,
+        ("manifest.json", "weights_clip.safetensors", "weights_clip.safetensors"),
+        strict=False,
+    ):
+        assert each.fault is not None
+        assert each.fault.startswith(f"{each.name}/{each.revision}/{name}: expected ")
+        assert "\n" not in each.fault
+        assert str(tmp_path) not in each.fault
+    assert (found[3].manifest, found[3].fault) == (manifests[3], None)
+    assert found[3].number_types == ("F32",)
 
 
 def _nothing(_root: Path) -> None:
