@@ -1,8 +1,8 @@
 """What a newcomer does first, on a clone without torch: `make serve`, the printed lines, Ctrl-C.
 
 Starts the service with `make serve`, waits until it has printed its three curl lines, runs each as
-it stands, interrupts it as a terminal would, and looks for processes that it left behind. Only the
-standard library: nothing for tests is installed at this point.
+it stands, interrupts it as a terminal would, and looks for descendants that it left behind. Only
+the standard library: nothing for tests is installed at this point.
 """
 
 import json
@@ -18,10 +18,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 600.0  # the installation is part of it
 STOP_SECONDS = 30.0
+GONE_SECONDS = 1.0
+LEAST_FAMILY = 5  # make, service, decoder, encoder, Postgres: else the search found too little
 EXAMPLES = 3
 
 
@@ -40,18 +43,21 @@ def main() -> None:
         text=True,
         start_new_session=True,
     )
+    before: set[Process] = set()
     try:
         for command in printed_examples(service):
             run_example(command)
     finally:
+        before = family(service.pid)
         os.killpg(service.pid, signal.SIGINT)
         try:
             service.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(service.pid, signal.SIGKILL)
             sys.exit(f"first start: still running {STOP_SECONDS:.0f} s after Ctrl-C")
-    time.sleep(0.5)
-    if left := left_behind(data_dir):
+    if len(before) < LEAST_FAMILY:
+        sys.exit(f"first start: only {len(before)} processes served; what was looked for?")
+    if left := left_behind(before, data_dir=data_dir):
         sys.exit("first start: left behind after Ctrl-C:\n" + "\n".join(left))
     shutil.rmtree(data_dir)
     print("first start: served, answered and gone", flush=True)
@@ -107,23 +113,57 @@ def run_example(command: str) -> None:
         sys.exit("first start: the example was answered with a problem")
 
 
-def left_behind(data_dir: str) -> list[str]:
-    """Processes whose command line or environment names the data folder of this visit."""
-    return [found for found in processes() if data_dir in found]
+@dataclass(frozen=True)
+class Process:
+    """One process; the start time (clock ticks after boot) tells it from a later one of its id."""
+
+    number: int
+    started: int
+    parent: int
+    command: str
 
 
-def processes() -> Iterator[str]:
-    """Every readable process: its id, command line and environment."""
+def processes() -> Iterator[Process]:
+    """Every process that runs; those that have ended and wait for their parent are not among them.
+
+    Source: proc(5), /proc/PID/stat: fields 3 (state), 4 (ppid) and 22 (starttime).
+    """
     for folder in Path("/proc").glob("[0-9]*"):
-        if int(folder.name) == os.getpid():
-            continue
         try:
-            described = (
-                (folder / "cmdline").read_bytes() + b" | " + (folder / "environ").read_bytes()
-            )
-        except OSError:  # gone meanwhile, or another user's
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes().replace(bytes(1), b" ")
+        except OSError:  # gone meanwhile
             continue
-        yield f"{folder.name} {described.replace(bytes(1), b' ').decode(errors='replace')}"
+        if fields[0] not in "ZX":
+            yield Process(
+                int(folder.name), int(fields[19]), int(fields[1]), command.decode(errors="replace")
+            )
+
+
+def family(number: int) -> set[Process]:
+    """The process of this id and all its descendants, whatever group or environment they have."""
+    running = list(processes())
+    found = {each for each in running if each.number == number}
+    while (
+        more := {each for each in running if each.parent in {one.number for one in found}} - found
+    ):
+        found |= more
+    return found
+
+
+def left_behind(before: set[Process], *, data_dir: str) -> list[str]:
+    """What of a family runs after a moment, and any process whose command names the folder."""
+    known = {(each.number, each.started) for each in before}
+    end = time.monotonic() + GONE_SECONDS
+    while True:
+        left = [
+            f"{each.number} {each.command}"
+            for each in processes()
+            if (each.number, each.started) in known or data_dir in each.command
+        ]
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.1)
 
 
 def free_port() -> int:
