@@ -26,14 +26,18 @@ def shared_data() -> Callable[[str], Path]:
     """Path of a file or folder of the foreign test data, e.g. `shared_data("videos/flower.mp4")`.
 
     The data belongs to others and is not part of the repository. `VTAG_TEST_DATA` names its
-    folder (default: `../shared` beside the clone); a test whose data is missing is skipped.
+    folder (default: `../shared` beside the clone); a test whose data is missing is skipped, or
+    fails if `VTAG_TEST_REQUIRE_DATA` is set.
     """
     folder = Path(os.environ.get("VTAG_TEST_DATA", REPOSITORY.parent / "shared"))
 
     def find(name: str) -> Path:
         path = folder / name
         if not path.exists():
-            pytest.skip(f"test data {name!r} not found in {folder} (set VTAG_TEST_DATA)")
+            reason = f"test data {name!r} not found in {folder} (set VTAG_TEST_DATA)"
+            if os.environ.get("VTAG_TEST_REQUIRE_DATA"):
+                pytest.fail(reason)
+            pytest.skip(reason)
         return path
 
     return find

@@ -65,8 +65,12 @@ def test_each_postgres_database_is_fresh_and_has_pgvector(postgres: str) -> None
 
 
 def test_missing_shared_data_skips_with_its_name(
-    shared_data: Callable[[str], Path],
+    shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asking for data that is not there skips the test and says which file is missing."""
+    """Asking for data that is not there skips the test, or fails it where data is required."""
+    monkeypatch.delenv("VTAG_TEST_REQUIRE_DATA", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"no/such\.file"):
+        shared_data("no/such.file")
+    monkeypatch.setenv("VTAG_TEST_REQUIRE_DATA", "1")
+    with pytest.raises(pytest.fail.Exception, match=r"no/such\.file"):
         shared_data("no/such.file")

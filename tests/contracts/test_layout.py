@@ -57,31 +57,3 @@ def test_every_test_says_what_behaviour_it_proves() -> None:
         and not (ast.get_docstring(node) or "").strip()
     ]
     assert silent == []
-
-
-def test_torch_load_never_unpickles() -> None:
-    """`torch.load` is called with weights_only=True, and nowhere in the service."""
-    careless = [
-        f"{relative(path)}:{call.lineno}"
-        for path in python_files(*PYTHON_FOLDERS)
-        for call in torch_loads(path)
-        if path.is_relative_to(REPOSITORY / "service") or not is_weights_only(call)
-    ]
-    assert careless == []
-
-
-def torch_loads(path: Path) -> Iterator[ast.Call]:
-    """The calls spelled `torch.load(...)` in one file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            yield node
-
-
-def is_weights_only(call: ast.Call) -> bool:
-    """Whether the call says weights_only=True in so many words."""
-    return any(
-        keyword.arg == "weights_only"
-        and isinstance(keyword.value, ast.Constant)
-        and keyword.value.value is True
-        for keyword in call.keywords
-    )
