@@ -1,4 +1,4 @@
-"""``POST /embeddings``: vectors of texts or videos, in the shape of OpenAI's endpoint, less its token counts."""
+"""``POST /embeddings``: vectors of texts or videos, in the shape of OpenAI's, less token counts."""
 
 from __future__ import annotations
 
