@@ -23,7 +23,7 @@ from service.videoclip.manifest import (
 )
 from service.videoclip.tokenizing import Tokenizer
 from training.export import export
-from training.model_card import model_card
+from training.model_card import model_card, without_spread_of_one
 from training.models.network import VideoCLIP, build, describe
 from training.parity import RealInputs, measure_parity, require_parity
 
@@ -117,7 +117,7 @@ def write_artefact(
         text_tower_tuned=_text_tower_differs(clip, tuned),
         default_clip_weight=round(description.default_clip_weight, 4),
         clip_weight_rule=description.clip_weight_rule,
-        curve=description.curve,
+        curve=without_spread_of_one(description.curve),
         background_labels=description.background_labels,
         files=entries,
         licence=description.licence,

@@ -185,9 +185,11 @@ def demo(parsed: argparse.Namespace) -> int:
 
 
 def _rows(points: tuple[LambdaPoint, ...]) -> list[str]:
+    from training.model_card import figure, without_spread_of_one
+
     names = list(points[0].scores)
     rows = [f"{'λ':>6}  " + "  ".join(f"{name:>18}" for name in names)]
-    for point in points:
-        cells = (f"{point.scores[n]:.1f} ± {point.spread[n]:.1f}" for n in names)
+    for point in without_spread_of_one(points):
+        cells = (figure(point, name) for name in names)
         rows.append(f"{point.clip_weight:>6g}  " + "  ".join(f"{cell:>18}" for cell in cells))
     return rows

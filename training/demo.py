@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from training.data.motion_world.drawing import Camera, Scene, draw
 from training.data.motion_world.files import write_video
 from training.demo_config import DemoConfig
 from training.models.network import build
+from training.provenance import environment
 from training.publish import publish
 from training.select_lambda import (
     Choice,
@@ -154,7 +154,7 @@ def make(workshop: Workshop, *, store: Path, seeds: Sequence[int]) -> Path:
             "command": "make demo-model",
             "config": json.loads(described),
             "config_sha256": hashlib.sha256(described.encode()).hexdigest(),
-            "git_commit": _commit(),
+            **environment("cpu", precision=config.open_vclip.precision),
             "seeds": list(seeds),
             "clip_frame_by_frame": measure_clip(workshop, "test"),
             "videos_per_set": config.world.test_videos,
@@ -225,21 +225,6 @@ def report(
 
 def _row(head: str, cells: Sequence[str]) -> str:
     return f"| {head} | {' | '.join(cells)} |"
-
-
-def _commit() -> str:
-    """The commit this is run from; empty outside a repository."""
-    try:
-        done = subprocess.run(
-            ("git", "rev-parse", "HEAD"),  # noqa: S607 - the user's own git
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
 
 
 def main(

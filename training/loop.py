@@ -3,13 +3,10 @@
 import contextlib
 import hashlib
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,6 +14,7 @@ from tqdm import tqdm
 
 from service.videoclip.manifest import Sampling
 from training.config import ConfigError
+from training.provenance import environment
 from training.recipes.open_vclip import OpenVCLIPSettings, StepReport, array_batches, fine_tune
 from training.run_config import RunConfig
 from training.start import Start, classifier_of, open_start
@@ -89,7 +87,7 @@ def train(config: RunConfig, *, source: Path | None = None) -> Path:
         "frames_sha256": hashlib.sha256(decoded.frames.tobytes()).hexdigest(),
         "clip": f"{start.manifest.name}/{start.manifest.revision}",
         "seconds": round(time.perf_counter() - begin, 1),
-        **environment(),
+        **environment(network.logit_scale.device, precision=settings.precision),
     }
     (config.run / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return config.run
@@ -110,23 +108,6 @@ def decode_with_progress(
     for path, reason in decoded.failed:
         print(f"left out: {path}: {reason}")
     return decoded
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its configuration: versions and commit."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 (the PATH's git)
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "git_commit": described.stdout.strip() or None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 @contextlib.contextmanager

@@ -34,16 +34,28 @@ def model_card(manifest: Manifest, *, text: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def figure(point: LambdaPoint, name: str) -> str:
+    """A set's score at one λ, in %, and its spread where one was measured."""
+    spread = f" ± {point.spread[name]:.1f}" if name in point.spread else ""
+    return f"{point.scores[name]:.1f}{spread}"
+
+
+def without_spread_of_one(curve: Sequence[LambdaPoint]) -> tuple[LambdaPoint, ...]:
+    """The curve without its spreads if they are all 0: one seed has none, and must not claim one.
+
+    At λ = 1 seeds agree exactly, so a single 0 says nothing; several seeds differ somewhere.
+    """
+    if any(value for point in curve for value in point.spread.values()):
+        return tuple(curve)
+    return tuple(point.model_copy(update={"spread": {}}) for point in curve)
+
+
 def _curve(curve: Sequence[LambdaPoint]) -> str:
     names = list(curve[0].scores)
-    rows = [
-        (
-            f"{point.clip_weight:g}",
-            *(f"{point.scores[n]:.1f} ± {point.spread[n]:.1f}" for n in names),
-        )
-        for point in curve
-    ]
-    note = "λ is the share of the original CLIP; %, mean ± standard deviation over seeds.\n\n"
+    rows = [(f"{point.clip_weight:g}", *(figure(point, name) for name in names)) for point in curve]
+    several = any(point.spread for point in curve)
+    kind = "mean ± standard deviation over seeds" if several else "one seed"
+    note = f"λ is the share of the original CLIP; %, {kind}.\n\n"
     return note + _table(("λ", *names), rows)
 
 

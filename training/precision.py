@@ -8,13 +8,20 @@ import torch
 Precision = Literal["fp32", "bf16", "auto"]
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context in which a forward pass runs.
+def resolve(device: torch.device, precision: Precision) -> Literal["fp32", "bf16"]:
+    """The format that is really used on a device.
 
     ``auto`` is bf16 where the device multiplies bf16 in hardware, else fp32: on a CPU without such
-    instructions bf16 is several times slower than fp32. Weights and updates stay fp32.
+    instructions bf16 is several times slower than fp32.
     """
-    if precision == "bf16" or (precision == "auto" and _has_fast_bf16(device)):
+    if precision == "auto":
+        return "bf16" if _has_fast_bf16(device) else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context in which a forward pass runs; see `resolve`. Weights and updates stay fp32."""
+    if resolve(device, precision) == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
