@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from service.videoclip.manifest import load_manifest, verify_files
 from training.artefact import Description, write_artefact
+from training.revision_folder import flush, put, written_aside
 
 
 class PublishError(RuntimeError):
@@ -40,32 +40,31 @@ def publish(
     Returns the folder, `store/<name>/<revision>`. Raises ParityError when a graph differs from the
     network, ArtefactError when what was written does not verify, PublishError when the revision
     exists, ValueError when description and weights do not fit. In all these cases, and when the
-    process is killed, the store is as it was, but for a folder whose name begins with a dot.
+    process is killed, readers find the store as it was; a folder whose name begins with a dot may
+    be left, and goes with the next publication. A replaced folder changes in one step, see
+    `training.revision_folder.put`.
     """
     parent = store / description.name
     parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
-    try:
+    with written_aside(parent) as written:
         manifest = write_artefact(
-            temporary,
+            written,
             description,
             clip=clip,
             tuned=tuned,
             real_clips=real_clips,
             real_texts=real_texts,
         )
+        verify_files(written, load_manifest(written))
+        # It was made for its owner's eyes only.
+        written.chmod(0o755)
         folder = parent / manifest.revision
-        if folder.exists() and not replace:
+        try:
+            put(written, folder, replace=replace)
+        except FileExistsError as error:
             raise PublishError(
                 f"{description.name}/{manifest.revision}: these weights are published already"
-            )
-        verify_files(temporary, load_manifest(temporary))
-        _sync(temporary)
-        # mkdtemp makes folders that only their owner can read.
-        temporary.chmod(0o755)
-        _put(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            ) from error
     if activate:
         set_active(store, name=manifest.name, revision=manifest.revision)
     return folder
@@ -92,26 +91,6 @@ def set_active(store: Path, *, name: str, revision: str) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        flush(store)
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _put(temporary: Path, folder: Path) -> None:
-    """Rename the finished folder to its final name."""
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    # Two renames: a reader in between finds nothing there, never a mixture.
-    aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=folder.parent))
-    folder.rename(aside / folder.name)
-    temporary.rename(folder)
-    shutil.rmtree(aside)
