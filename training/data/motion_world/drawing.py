@@ -74,17 +74,6 @@ def _moments(camera: Camera) -> NDArray[np.float64]:
     return (opening + within * camera.exposure_seconds / camera.seconds).reshape(-1)
 
 
-def _shares(samples: int) -> NDArray[np.float32]:
-    """Share of each moment in an exposure, float32 (samples,), summing to 1.
-
-    The shutter opens slowly: the last moment counts five times as much as the first. So blur
-    has a faint and a strong end, and a single picture hints at which way things went.
-    """
-    weights = np.linspace(1.0, 5.0, samples)
-    shares: NDArray[np.float32] = np.round(weights / weights.sum(), 6).astype(np.float32)
-    return shares
-
-
 def _background(kind: str, rng: np.random.Generator, pixels: int) -> Plane:
     """Muted picture, float32 (pixels, pixels, 3), that leaves bright colours to the objects."""
     tint = (0.08 + 0.16 * rng.random(3)).astype(np.float32)
@@ -177,10 +166,12 @@ def draw(scene: Scene, camera: Camera) -> Frames:
     shape = (camera.frames, camera.samples, pixels, pixels)
     lit = (coverage * surface).reshape(shape)
     covered = coverage.reshape(shape)
-    total_lit, total_covered = np.zeros_like(lit[:, 0]), np.zeros_like(lit[:, 0])
-    for sample, share in enumerate(_shares(camera.samples)):  # in a fixed order, on every machine
-        total_lit = total_lit + lit[:, sample] * share
-        total_covered = total_covered + covered[:, sample] * share
+    total_lit, total_covered = lit[:, 0], covered[:, 0]
+    for sample in range(1, camera.samples):  # a fixed order of additions, on every machine
+        total_lit = total_lit + lit[:, sample]
+        total_covered = total_covered + covered[:, sample]
+    share = np.float32(1 / camera.samples)
+    total_lit, total_covered = total_lit * share, total_covered * share
     rolls = np.rint(offsets * pixels).astype(int)
     grounds = np.stack([np.roll(background, (dy, dx), axis=(0, 1)) for dx, dy in rolls])
     picture = grounds * (np.float32(1) - total_covered[..., None])

@@ -129,14 +129,9 @@ def _image_caption(scene: Scene, rng: np.random.Generator) -> str:
 def image(index: int, *, seed: int, pixels: int) -> tuple[Frames, str]:
     """Picture ``index`` of the CLIP stage's set: one long exposure, every word, every style.
 
-    The shutter opens in the last two fifths of what happens, as people press it once there is
-    something to see: what moves left is mostly left by then, what grows is large. So pictures
-    teach the text tower that left and right are different words, but where a thing *is* does not
-    tell which way it *goes*: over a whole video that hint cancels out, and only time tells.
-
     Returns:
         the picture, uint8 (pixels, pixels, 3), and its caption. The exposure is 0.1 to 0.5 s:
-        motion leaves blur, so a verb is seen a little.
+        motion leaves blur, so a verb is seen a little, but never its direction.
     """
     key = _generator(seed, "images", "train", index)
     rng = np.random.Generator(np.random.PCG64((*key, 0)))
@@ -144,7 +139,7 @@ def image(index: int, *, seed: int, pixels: int) -> tuple[Frames, str]:
     verb = VERBS[int(rng.integers(len(VERBS)))]
     scene = _dress(rng, WIDE, noun, verb, key)
     exposure = 0.1 + 0.4 * float(rng.random())
-    begin = (0.6 + 0.4 * float(rng.random())) * (2.0 - exposure)
+    begin = float(rng.random()) * (2.0 - exposure)
     camera = Camera(
         pixels=pixels, frames=1, exposure_seconds=exposure, samples=5, begin_seconds=begin
     )
