@@ -214,7 +214,12 @@ def report(
     lines.append(_row(PER_FRAME, [f"{own[name]:.1f}" for name in names]))
     for method in methods:
         for point in measure(workshop, "test", method, seeds):
-            cells = [f"{point.scores[name]:.1f} ± {point.spread[name]:.1f}" for name in names]
+            cells = [f"{point.scores[name]:.1f}" for name in names]
+            if len(seeds) > 1:  # one run has no spread
+                cells = [
+                    f"{cell} ± {point.spread[name]:.1f}"
+                    for cell, name in zip(cells, names, strict=True)
+                ]
             lines.append(_row(f"{method}, λ = {point.clip_weight:g}", cells))
     return "\n".join(lines)
 
