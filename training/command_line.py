@@ -45,11 +45,18 @@ def _add_pull(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "pull",
         help="publish CLIP itself, with weights from the hub or from a file",
         description="Publish an open_clip model as an artefact whose both ends are CLIP: something "
-        "to serve, and what `train` starts from.",
+        "to serve, and what `train` starts from. OpenAI's weights were trained with QuickGELU, "
+        "most others with GELU, and nothing in a file tells. So with --file say it, by a name that "
+        "ends in -quickgelu or by --quick-gelu or --no-quick-gelu. Of the hub's it is known.",
     )
     command.add_argument("model", help="open_clip's name, e.g. ViT-B-32-quickgelu")
     command.add_argument("--pretrained", default="openai", help="open_clip's tag (openai)")
     command.add_argument("--file", type=Path, help="weights from this file, without the hub")
+    command.add_argument(
+        "--quick-gelu",
+        action=argparse.BooleanOptionalAction,
+        help="the activation of the weights in --file",
+    )
     command.add_argument("--name", help="of the artefact (the model's name in lower case)")
     command.add_argument("--frames", type=int, default=8, help="frames per clip (8)")
     command.add_argument("--templates", default="vifi-clip", help="template set (vifi-clip)")

@@ -54,6 +54,7 @@ def pull(parsed: argparse.Namespace) -> int:
             parsed.model,
             pretrained=parsed.pretrained,
             file=parsed.file,
+            quick_gelu=parsed.quick_gelu,
             name=parsed.name,
             frames=parsed.frames,
             template_set=parsed.templates,

@@ -42,6 +42,7 @@ def pull(
     *,
     pretrained: str = "openai",
     file: Path | None = None,
+    quick_gelu: bool | None = None,
     name: str | None = None,
     frames: int = 8,
     template_set: str = "vifi-clip",
@@ -49,19 +50,27 @@ def pull(
     """Get CLIP's weights and everything else that its artefact needs.
 
     model: an open_clip architecture, e.g. "ViT-B-32-quickgelu". pretrained: open_clip's tag of its
-    weights on the hub; with `file` the hub is not asked. name: of the artefact; None: from model.
-    Raises ValueError for an unknown model, WeightsError for a file that does not fit, PullError
-    when the hub cannot be reached and the weights are not in its cache.
+    weights on the hub; with `file` the hub is not asked. quick_gelu: the activation that the
+    weights in `file` were trained with; None takes it from a name that leaves no choice. name: of
+    the artefact; None: from model.
+    Raises ValueError for an unknown model and for an activation that would have to be guessed,
+    WeightsError for a file that does not fit, PullError when the hub cannot be reached and the
+    weights are not in its cache.
     """
     # Frames by themselves: this is CLIP, not the video model that recipes make of it.
     architecture = describe(model, temporal="none")
     network = build(architecture)
     if file is None:
+        if quick_gelu is not None:
+            raise ValueError("--quick-gelu is for --file: of the hub's weights open_clip knows it")
         weights, settings = _from_hub(model, pretrained)
         # The same names and shapes fit both activations; open_clip's tag knows which one it needs.
         architecture["quick_gelu"] = bool(settings.get("quick_gelu", False))
         source = f"open_clip {model}, pretrained {pretrained}"
     else:
+        architecture["quick_gelu"] = _activation_of_file(
+            model, known=bool(architecture["quick_gelu"]), given=quick_gelu
+        )
         weights, settings = read_weights(file), {}
         source = f"file {file.name} for open_clip {model}"
     require_names(weights, expected=network.state_dict(), where=source)
@@ -88,6 +97,29 @@ def pull(
         ),
         weights=weights,
     )
+
+
+def _activation_of_file(model: str, *, known: bool, given: bool | None) -> bool:
+    """Whether the weights in a file need QuickGELU. Raises ValueError rather than guess.
+
+    known: what open_clip's configuration of this name says. Nothing in the weights tells: OpenAI's
+    (QuickGELU) and LAION's (GELU) of one architecture have the same names and shapes, and the wrong
+    function costs accuracy without any error.
+    """
+    if known:
+        if given is False:
+            raise ValueError(f"--no-quick-gelu: {model} is by its name a model with QuickGELU")
+        return True
+    if given is not None:
+        return given
+    towers = open_clip()
+    twin = f"{model}-quickgelu"
+    if twin in towers.list_models() or "openai" in towers.list_pretrained_tags_by_model(model):
+        raise ValueError(
+            f"{model}: such weights exist for QuickGELU (OpenAI, DFN, MetaCLIP) and for GELU "
+            "(LAION, DataComp), and a file does not tell; add --quick-gelu or --no-quick-gelu"
+        )
+    return False
 
 
 def _open_clip_merges() -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from training.pull import PullError, pull
 from training.weights import WeightsError
 
 MODEL = "vtag-tiny-test"
+PLAIN = "vtag-tiny-plain"  # with a twin of the other activation, as ViT-B-32 has
 CONFIG = """
 run = "{folder}/run"
 clip = "{clip}"
@@ -61,9 +62,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models")
     vision = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
-    (folder / f"{MODEL}.json").write_text(json.dumps(config))
-    open_clip().add_model_config(folder / f"{MODEL}.json")
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    for name, quick in ((MODEL, True), (PLAIN, False), (f"{PLAIN}-quickgelu", True)):
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps({**config, "quick_gelu": quick}))
+        open_clip().add_model_config(path)
     return MODEL
 
 
@@ -160,6 +163,30 @@ def test_the_activation_is_that_of_the_weights(model: str, monkeypatch: pytest.M
             "training.pull._from_hub", lambda *_, needed=needed: (weights, {"quick_gelu": needed})
         )
         assert pull(model).description.architecture["quick_gelu"] is needed
+
+
+def test_the_activation_of_a_file_is_not_guessed(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that exists for both needs to be told which; a name that says it needs nothing."""
+    file = tmp_path / "clip.pt"
+    torch.save(build(model).state_dict(), file)
+    with pytest.raises(ValueError, match="--quick-gelu or --no-quick-gelu"):
+        pull(PLAIN, file=file)
+    for given in (True, False):
+        pulled = pull(PLAIN, file=file, quick_gelu=given)
+        assert pulled.description.architecture["quick_gelu"] is given
+    for named in (f"{PLAIN}-quickgelu", model):
+        assert pull(named, file=file).description.architecture["quick_gelu"] is True
+    with pytest.raises(ValueError, match="by its name"):
+        pull(f"{PLAIN}-quickgelu", file=file, quick_gelu=False)
+    with pytest.raises(ValueError, match="is for --file"):
+        pull(PLAIN, quick_gelu=True)
+    assert main(["pull", PLAIN, "--file", str(file), "--store", str(tmp_path / "store")]) == 2
+    assert "--quick-gelu" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["pull", "--help"])
+    assert "trained with QuickGELU" in " ".join(capsys.readouterr().out.split())
 
 
 def test_weights_of_another_model_are_listed(model: str, tmp_path: Path) -> None:
