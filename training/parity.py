@@ -51,7 +51,8 @@ def measure_parity(
     """Errors of every graph in the folder on random and real inputs. The network is left at λ = 0.
 
     clip, tuned: whole state dicts as arrays. max_rel_error is the largest absolute error divided by
-    the largest absolute value that the network gives.
+    the largest absolute value that the network gives. Random texts have several lengths, from the
+    shortest to the whole context, and the worst of them is what is given.
     """
     rng = np.random.default_rng(seed)
     size = network.image_size
@@ -59,14 +60,14 @@ def measure_parity(
     tokens = rng.integers(
         0, network.vocabulary_size, (max(BATCHES), network.context_length), dtype=np.int64
     )
-    inputs: dict[str, dict[Literal["random", "real"], NDArray[Any]]] = {
-        "video": {"random": clips},
-        "text": {"random": tokens},
+    inputs: dict[str, dict[Literal["random", "real"], list[NDArray[Any]]]] = {
+        "video": {"random": [clips]},
+        "text": {"random": [tokens[:, :n] for n in text_lengths(network.context_length)]},
     }
     if real.clips is not None:
-        inputs["video"]["real"] = real.clips
+        inputs["video"]["real"] = [real.clips]
     if real.token_ids is not None:
-        inputs["text"]["real"] = real.token_ids
+        inputs["text"]["real"] = [real.token_ids]
     found: list[Parity] = []
     # 0 comes last, so that the network ends as the tuned model.
     for clip_weight in sorted(CLIP_WEIGHTS, reverse=True):
@@ -79,21 +80,30 @@ def measure_parity(
             for source, values in inputs[kind].items():
                 for batch in BATCHES:
                     # Fewer real inputs than asked for are repeated: the batch size is the point.
-                    value = np.resize(values, (batch, *values.shape[1:]))
-                    expected = _eager(encode, value)
+                    chosen = [np.resize(value, (batch, *value.shape[1:])) for value in values]
+                    expected = [_eager(encode, value) for value in chosen]
                     for name, graph in graphs.items():
-                        absolute, relative = _errors(graph(value), expected)
+                        pairs = zip(chosen, expected, strict=True)
+                        errors = [_errors(graph(value), right) for value, right in pairs]
                         found.append(
                             Parity(
                                 graph=name,
                                 clip_weight=clip_weight,
                                 batch=batch,
                                 inputs=source,
-                                max_abs_error=absolute,
-                                max_rel_error=relative,
+                                max_abs_error=max(absolute for absolute, _ in errors),
+                                max_rel_error=max(relative for _, relative in errors),
                             )
                         )
     return tuple(found)
+
+
+def text_lengths(context_length: int) -> tuple[int, ...]:
+    """Lengths in tokens to compare texts at: start and end alone, the middle, the whole context.
+
+    A graph that is cut or padded wrongly may still be right at the length it was exported with.
+    """
+    return tuple(sorted({2, max(2, context_length // 2), context_length}))
 
 
 def require_parity(measured: Sequence[Parity], *, tolerance: float = TOLERANCE) -> None:

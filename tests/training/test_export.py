@@ -1,6 +1,7 @@
 """Exported graphs: what they hold, and that they compute what the network computes."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from service.videoclip.interpolation import interpolate
 from tests.training.tiny import ARCHITECTURE, FRAMES, real_clips, tiny_weights
+from training import parity
 from training.export import export
-from training.graphs import external_names, load_graph
+from training.graphs import Weights, external_names, load_graph
 from training.models.network import build
 from training.parity import BATCHES, ParityError, RealInputs, measure_parity, require_parity
 
@@ -143,6 +145,31 @@ def test_a_graph_that_differs_is_found(exported: Path, tmp_path: Path) -> None:
         real=RealInputs(clips=None, token_ids=None),
     )
     with pytest.raises(ParityError, match=r"video_encoder\.onnx at clip_weight"):
+        require_parity(measured)
+
+
+@pytest.mark.parametrize("wrong", [2, 12, 24])
+def test_an_error_at_one_length_of_texts_is_found(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """A text graph that is right at all lengths but one is above the tolerance."""
+
+    def load(path: Path, weights: Weights) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+        graph = load_graph(path, weights)
+        factor = 1.01 if path.name == "text_encoder.onnx" else 1.0
+        return lambda x: graph(x) * np.float32(factor if x.shape[1:] == (wrong,) else 1.0)
+
+    monkeypatch.setattr(parity, "load_graph", load)
+    clip, tuned = ends()
+    measured = measure_parity(
+        build(ARCHITECTURE),
+        exported,
+        clip=clip,
+        tuned=tuned,
+        frames_per_clip=FRAMES,
+        real=RealInputs(clips=None, token_ids=None),
+    )
+    with pytest.raises(ParityError, match=r"tolerance of 1e-04: text_encoder\.onnx at [^;]*$"):
         require_parity(measured)
 
 
