@@ -68,7 +68,14 @@ def _add_pull(commands: "_Commands[argparse.ArgumentParser]") -> None:
 
 
 def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("train", help="fine-tune as a configuration says")
+    command = commands.add_parser(
+        "train",
+        help="fine-tune as a configuration says",
+        description="Fine-tunes with Open-VCLIP's objective, regularisation, averaging and "
+        "schedule. Not as in its released script: each video is decoded once, to one clip of "
+        "evenly spread frames, resized and cropped as the service does, and held in memory; there "
+        "are no random clips, scales or crops, and measuring and serving use one clip, not 3.",
+    )
     command.add_argument("config", type=Path, help="a TOML file; see training/configs")
     command.set_defaults(command=commands_of.train)
 

@@ -109,6 +109,23 @@ def test_the_committed_configuration_loads() -> None:
     assert config.open_vclip.peak_learning_rate == 3.33e-6
 
 
+def test_what_differs_from_the_paper_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a user looks: the configuration, its card, and the help; no figures are borrowed."""
+    folder = Path(__file__).parent.parent.parent / "training" / "configs"
+    config = load_config(folder / "open_vclip_vit_b32.toml", RunConfig)
+    assert config.publish is not None
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    for text in (
+        (folder / "open_vclip_vit_b32.toml").read_text(encoding="utf-8"),
+        config.publish.card,
+        capsys.readouterr().out,
+    ):
+        assert "released script" in text
+        assert "crops" in text or "random crop" in text
+        assert "79.5" not in text
+
+
 def test_a_wrong_key_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On the command line it is one line on standard error."""
     path = tmp_path / "run.toml"
