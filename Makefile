@@ -25,7 +25,7 @@ LINT := $(VENV)/.installed-lint
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-training serve test lint check demo-model bench schema wheel \
+.PHONY: help install install-training serve test test-slow lint check demo-model bench schema wheel \
 	constraints hooks clean distclean
 
 help: ## show this list
@@ -40,7 +40,10 @@ serve: $(SERVICE) ## start the service on http://127.0.0.1:8000
 	@exec $(PY) -m service
 
 test: $(TEST) ## install what the tests need and run them all
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(TEST) ## run the tests that take minutes: networks of real size
+	$(PY) -m pytest -m slow
 
 lint: $(LINT) ## formatting, lint, types, import rules, spelling
 	$(PY) -m ruff format --check

@@ -190,7 +190,7 @@ def swap_weights(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_real_sizes_agree(tmp_path: Path) -> None:
     """ViT-B/32 with random weights: both runtimes, all λ, within the tolerance."""
     network = build("ViT-B-32-quickgelu", seed=1)
