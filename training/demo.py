@@ -92,7 +92,9 @@ def measure(
                     )
                 )
         points = [point.model_dump(mode="json") for point in curve(sweeps)]
-        target.write_text(json.dumps(points, indent=1), encoding="utf-8")
+        partial_file = target.with_suffix(".partial")
+        partial_file.write_text(json.dumps(points, indent=1), encoding="utf-8")
+        partial_file.rename(target)
     return tuple(
         LambdaPoint.model_validate(point)
         for point in json.loads(target.read_text(encoding="utf-8"))
