@@ -17,6 +17,7 @@ import pytest
 from service.index import postmaster_guard
 from tests.conftest import REPOSITORY
 from tests.running_service import RunningService, running_service
+from tests.service.processes import kill_all
 
 Film = Callable[..., bytes]
 
@@ -99,8 +100,7 @@ def test_the_index_survives_the_death_of_everything(
         thread = threading.Thread(target=_upload, args=(service.url, film, acknowledged, stop))
         thread.start()
         _wait(lambda: len(acknowledged) >= 3)
-        for process in _family(service):
-            process.kill()
+        kill_all(_family(service))
         stop.set()
         thread.join()
         service.process.wait()
@@ -128,8 +128,7 @@ def test_the_chosen_lambda_survives_the_death_of_everything(
         chosen = 0.75 if default != 0.75 else 0.25
         assert httpx.put(f"{service.url}/lambda", json={"lambda": chosen}).status_code == 200
         assert httpx.post(f"{service.url}/videos", files={"video": film()}).status_code == 201
-        for process in _family(service):
-            process.kill()
+        kill_all(_family(service))
         service.process.wait()
     with running_service(state, environment=environment) as service:
         assert httpx.get(f"{service.url}/lambda").json()["lambda"] == chosen
@@ -241,8 +240,7 @@ def test_a_killed_postgres_comes_back_under_the_service(
     """Classification goes on meanwhile, the index answers 503 at most, and then works again."""
     with running_service(state, environment=_settings(small_store)) as service:
         assert httpx.post(f"{service.url}/videos", files={"video": film()}).status_code == 201
-        for process in list(postmaster_guard.running_in(state / "data" / "postgres")):
-            process.kill()
+        kill_all(postmaster_guard.running_in(state / "data" / "postgres"))
         tagged = httpx.post(
             f"{service.url}/classify", files={"video": film()}, data={"labels": "a"}, timeout=30
         )

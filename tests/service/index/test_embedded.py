@@ -17,6 +17,7 @@ import pytest
 from service.index import postmaster_guard
 from service.index.embedded import EmbeddedPostgres
 from service.index.video_index import IndexSetupError
+from tests.service.processes import kill_all
 
 pytestmark = pytest.mark.anyio
 
@@ -104,8 +105,7 @@ async def test_it_reopens_at_once_after_all_its_processes_were_killed(state: Pat
             found += list(postmaster_guard.running_in(server.folder))
         if server._watch is not None:  # the start below must be the one that brings it back
             server._watch.cancel()
-        for process in found:
-            process.kill()
+        kill_all(found)
         again = EmbeddedPostgres(state / "postgres")
         await again.start()
         assert await _query(again, "SELECT count(*) FROM kept") == (1 if only_postmaster else 2)
