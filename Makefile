@@ -54,7 +54,7 @@ lint: $(LINT) ## formatting, lint, types, import rules, spelling
 
 check: lint wheel test ## what has to pass before a change goes in
 
-demo-model: $(TRAINING) ## rebuild model_store/demo from nothing (under an hour on two cores)
+demo-model: $(TRAINING) ## rebuild model_store/demo from nothing
 	$(PY) -m training demo
 
 bench: $(TEST) ## measure decoding, encoding and requests on this machine
