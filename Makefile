@@ -8,6 +8,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 RUNTIME ?= cpu
 # Handed to pytest by `make test`, e.g. PYTEST_ARGS="-k pooling -x".
 PYTEST_ARGS ?=
+# How many test files run at the same time; 0 for all in one process.
+PYTEST_WORKERS ?= 2
 
 # The first Python that is new enough; PYTHON=... overrides it.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -25,7 +27,7 @@ LINT := $(VENV)/.installed-lint
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-training serve test test-slow lint check demo-model bench schema wheel \
+.PHONY: help install install-training serve test test-slow lint check demo-model reproduce bench schema wheel \
 	constraints hooks clean distclean
 
 help: ## show this list
@@ -40,10 +42,10 @@ serve: $(SERVICE) ## start the service on http://127.0.0.1:8000
 	@exec $(PY) -m service
 
 test: $(TEST) ## install what the tests need and run them all
-	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(TEST) ## run the tests that take minutes: networks of real size
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(LINT) ## formatting, lint, types, import rules, spelling
 	$(PY) -m ruff format --check
@@ -56,6 +58,9 @@ check: lint wheel test ## what has to pass before a change goes in
 
 demo-model: $(TRAINING) ## rebuild model_store/demo from nothing
 	$(PY) -m training demo
+
+reproduce: $(TRAINING) ## train all systems of the papers, write training/REPRODUCTION.md (38 minutes on two cores)
+	$(PY) -m training reproduce
 
 bench: $(TEST) ## measure decoding, encoding and requests on this machine
 	$(PY) -m tests.benchmarks

@@ -20,7 +20,11 @@ LAYERS = {
         ("hatchling", "editables"),
         "`make install`: the service on ONNX Runtime, no torch",
     ),
-    "training": (("training",), (), "`make install-training`: torch and what training adds"),
+    "training": (
+        ("training", "captions", "sentences"),
+        (),
+        "`make install-training`: torch and what training and its optional extras add",
+    ),
     "dev": (("test", "lint"), (), "`make test` and `make lint`: tests and checks"),
 }
 # The same module in two wheels, so never resolved together: released in step.
