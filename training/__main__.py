@@ -3,8 +3,18 @@
 import sys
 from collections.abc import Sequence
 
+from service.videoclip.manifest import ArtefactError
 from training.command_line import parser
-from training.commands import refusals
+from training.errors import Refusal
+
+# A path that the user named, as a rule one to write to, and that cannot be.
+_PATHS = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -12,8 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         code: int = parsed.command(parsed)
-    except refusals() as error:
+    except (Refusal, ArtefactError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except _PATHS as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     return code
 

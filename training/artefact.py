@@ -1,7 +1,7 @@
 """Write everything that one artefact consists of into a folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,21 +14,33 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from service.videoclip.manifest import (
+    VARIANT_FILES,
+    FileEntry,
     LambdaPoint,
     Manifest,
     Preprocessing,
     Sampling,
+    VariantName,
     describe_file,
     revision_of,
 )
 from service.videoclip.tokenizing import Tokenizer
+from training.errors import Refusal
 from training.export import export
 from training.model_card import model_card, without_spread_of_one
 from training.models.network import VideoCLIP, build, describe
 from training.parity import RealInputs, measure_parity, require_parity
+from training.variant_losses import BOUND, LabelledClips, measure_variants
+from training.variants import write_variants
 
 WEIGHTS_CLIP = "weights_clip.safetensors"
 WEIGHTS_TUNED = "weights_tuned.safetensors"
+_CARD = "MODEL_CARD.md"
+_NO_REVISION = "0" * 12
+
+
+class DescriptionError(Refusal):
+    """A description, a tokenizer and weights that are not of one model; names what differs."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,9 @@ def write_artefact(
     tuned: Mapping[str, Tensor],
     real_clips: NDArray[np.float32] | None,
     real_texts: tuple[str, ...],
+    evaluation_sets: Mapping[str, LabelledClips] | None = None,
+    variants: Sequence[VariantName] = tuple(VARIANT_FILES),
+    variant_bound: float = BOUND,
 ) -> Manifest:
     """Fill an empty folder with weights, graphs, tokenizer, card and manifest.
 
@@ -72,7 +87,7 @@ def write_artefact(
     network = build(architecture)
     _require_alike(network.state_dict(), clip=clip, tuned=tuned)
     if description.preprocessing.image_size != network.image_size:
-        raise ValueError(
+        raise DescriptionError(
             f"preprocessing.image_size: {description.preprocessing.image_size}, but the network "
             f"takes {network.image_size}"
         )
@@ -94,15 +109,9 @@ def write_artefact(
         ),
     )
     require_parity(parity)
-    entries = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     manifest = Manifest(
         name=description.name,
-        revision=revision_of(
-            entries,
-            sampling=description.sampling,
-            preprocessing=description.preprocessing,
-            pooling=description.pooling,
-        ),
+        revision=_NO_REVISION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=description.recipe,
         architecture=architecture,
@@ -119,24 +128,78 @@ def write_artefact(
         clip_weight_rule=description.clip_weight_rule,
         curve=without_spread_of_one(description.curve),
         background_labels=description.background_labels,
-        files=entries,
+        files=_entries(folder),
         licence=description.licence,
         provenance=dict(description.provenance),
         parity=parity,
     )
-    card = folder / "MODEL_CARD.md"
-    card.write_text(model_card(manifest, text=description.card), encoding="utf-8")
-    manifest = manifest.model_copy(update={"files": {**entries, card.name: describe_file(card)}})
+    manifest = _write_manifest(folder, manifest, card=description.card)
+    if evaluation_sets is None:
+        return manifest
+    return _add_variants(
+        folder,
+        manifest,
+        evaluation_sets=evaluation_sets,
+        names=variants,
+        bound=variant_bound,
+        card=description.card,
+    )
+
+
+def _add_variants(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    evaluation_sets: Mapping[str, LabelledClips],
+    names: Sequence[VariantName],
+    bound: float,
+    card: str,
+) -> Manifest:
+    """Keep the graphs in fewer bits that lose little, and name them in the manifest."""
+    write_variants(folder, names)
+    variants = measure_variants(folder, manifest, evaluation_sets, names=names, bound=bound)
+    for name in set(names) - {variant.name for variant in variants}:
+        for file in VARIANT_FILES[name]:
+            (folder / file).unlink()
+    return _write_manifest(
+        folder,
+        manifest.model_copy(update={"variants": variants, "files": _entries(folder)}),
+        card=card,
+    )
+
+
+def _write_manifest(folder: Path, manifest: Manifest, *, card: str) -> Manifest:
+    """Write card and manifest, with the revision that the files of `manifest` make."""
+    files = {name: entry for name, entry in manifest.files.items() if name != _CARD}
+    revision = revision_of(
+        files,
+        sampling=manifest.sampling,
+        preprocessing=manifest.preprocessing,
+        pooling=manifest.pooling,
+    )
+    manifest = manifest.model_copy(update={"revision": revision, "files": files})
+    path = folder / _CARD
+    path.write_text(model_card(manifest, text=card), encoding="utf-8")
+    manifest = manifest.model_copy(update={"files": {**files, _CARD: describe_file(path)}})
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     return manifest
+
+
+def _entries(folder: Path) -> dict[str, FileEntry]:
+    """Every file of the artefact but card and manifest, which are written last."""
+    return {
+        path.name: describe_file(path)
+        for path in sorted(folder.iterdir())
+        if path.name not in (_CARD, "manifest.json")
+    }
 
 
 def _write_tokenizer(path: Path, description: Description, *, network: VideoCLIP) -> Tokenizer:
     path.write_text(description.tokenizer_json, encoding="utf-8")
     tokenizer = Tokenizer(path, network.context_length)
     if tokenizer.vocabulary_size > network.vocabulary_size:
-        raise ValueError(
+        raise DescriptionError(
             f"tokenizer: {tokenizer.vocabulary_size} ids, but the network has "
             f"{network.vocabulary_size}"
         )
@@ -164,10 +227,12 @@ def _require_alike(
             if n in weights and weights[n].shape != expected[n].shape
         ]
         if wrong:
-            raise ValueError(f"{where}: not the weights of this architecture: {', '.join(wrong)}")
+            raise DescriptionError(
+                f"{where}: not the weights of this architecture: {', '.join(wrong)}"
+            )
         broken = [n for n, t in weights.items() if not bool(torch.isfinite(t).all())]
         if broken:
-            raise ValueError(f"{where}: values that are not finite in {', '.join(broken)}")
+            raise DescriptionError(f"{where}: values that are not finite in {', '.join(broken)}")
 
 
 def _logit_scale(

@@ -11,14 +11,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from training.errors import Refusal
 from training.losses import video_logits
 from training.models.network import VideoCLIP, build
-from training.recipes.open_vclip import OpenVCLIP, OpenVCLIPSettings
+from training.recipe import Batch
+from training.recipes.open_vclip import OpenVCLIP
+from training.step import Step
+from training.step_config import OptimisationConfig, RegularisationConfig
 
 TOLERANCE = 1e-4
 
 
-class ReferenceFileError(ValueError):
+class ReferenceFileError(Refusal):
     """The file is missing, damaged, or not a reference file; the message says which and why."""
 
 
@@ -89,18 +93,24 @@ def _compare(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Refe
     mixing = json.loads(metadata["iwr"])
     network = _network(config, tensors)
     frames = _clips(tensors["ref/input"], batch=batch, T=T)
-    settings = OpenVCLIPSettings(steps=1, interpolation_coefficient=float(mixing["C"]))
+    if not float(mixing["C"]) > 0.0:
+        raise ReferenceFileError("metadata 'iwr': C must be above 0")
     original = _under(tensors, "iwr/theta_A/")
     # A file that leaves out CLIP's logit scale means that both ends share one.
     original.setdefault("logit_scale", network.logit_scale.detach().clone())
-    recipe = OpenVCLIP(
-        network, classifier=tensors["ref/text"], settings=settings, original=original
+    step = Step(
+        OpenVCLIP(network, classifier=tensors["ref/text"]),
+        steps=1,
+        optimisation=OptimisationConfig(steps=1),
+        regularisation=RegularisationConfig(interpolation_coefficient=float(mixing["C"])),
+        seed=0,
+        original=original,
     )
-    loss, mixed_loss = recipe.gradient(frames, tensors["ref/labels"], alpha=float(mixing["alpha"]))
-    if mixed_loss is None:
-        raise ReferenceFileError("metadata 'iwr': C must be above 0")
+    labelled = Batch(frames=frames, labels=tensors["ref/labels"])
+    parts, mixed_loss = step.gradient(labelled, alpha=float(mixing["alpha"]))
+    assert mixed_loss is not None
     worst, gradient = _relative(
-        recipe.weights.views(recipe.weights.gradient),
+        {n.removeprefix("network."): g for n, g in step.gradients().items()},
         expected=_under(tensors, "iwr/grad_total/"),
     )
     with torch.no_grad():
@@ -116,7 +126,7 @@ def _compare(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Refe
         else _absolute(plain.flatten(0, 1), without_neighbours),
         logits=_absolute(logits, tensors["ref/video_logits"]),
         losses=max(
-            _absolute(loss, tensors["iwr/loss_B"]),
+            _absolute(parts["loss"], tensors["iwr/loss_B"]),
             _absolute(mixed_loss, tensors["iwr/loss_interp"]),
         ),
         gradient=gradient,

@@ -6,10 +6,12 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from training.errors import Refusal
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(Refusal):
     """A configuration that cannot be used; names file, key, value and what is expected there."""
 
 
@@ -19,19 +21,27 @@ def load_config(path: Path, schema: type[T]) -> T:
     An unknown key, a missing one, and a value of another type are errors. Integers are taken where
     floats are wanted. Raises ConfigError.
     """
+    document = read_toml(path)
+    try:
+        return parse(document, schema)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as tables, of no schema yet: commands look at it before they import torch.
+
+    Raises ConfigError.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"{path}: {reason}") from error
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    try:
-        return parse(document, schema)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def parse(document: dict[str, Any], schema: type[T], *, where: str = "") -> T:

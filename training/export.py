@@ -11,6 +11,7 @@ import onnxscript
 import torch
 from torch import Tensor, nn
 
+from training.errors import Refusal
 from training.models.network import VideoCLIP
 
 VISUAL = "visual."
@@ -49,8 +50,12 @@ def export(network: VideoCLIP, folder: Path, *, frames_per_clip: int) -> None:
     `frames_per_clip`. text_encoder: int64 (n, L) -> float32 (n, D), any n, 2 <= L <= context
     length. The .onnx files name their initialisers as the state dict does and hold none; the .ts
     files are functions of (input, weights: Dict[str, Tensor]) with the same names.
-    Raises ExportError when a graph holds weights, or lacks some of its own.
+    Raises ExportError when a graph holds weights, or lacks some of its own; Refusal for no frames,
+    or more than the network has positions for.
     """
+    most = network.max_frames
+    if frames_per_clip < 1 or (most is not None and frames_per_clip > most):
+        raise Refusal(f"frames: {frames_per_clip} is not from 1 to {most or 'any number'}")
     with _ready(network):
         size = network.image_size
         clips = torch.zeros(2, frames_per_clip, 3, size, size)

@@ -14,27 +14,28 @@ class FlatWeights:
 
     The parameters keep working as before: they and their `.grad` become views. Interpolating,
     averaging, clipping and updating are then single operations on `vector` and `gradient`, and a
-    gradient is summed over ranks in one call. Parameters that get weight decay come first, in
-    `vector[:decayed]`. Unused elements between weights stay zero.
+    gradient is summed over ranks in one call. Each group of parameters is one of `segments`, in
+    the order given. Unused elements between weights stay zero.
     """
 
-    def __init__(self, network: nn.Module, *, names: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, *, groups: Sequence[Sequence[str]]) -> None:
+        """groups: names of parameters. Raises ValueError for names that are none."""
         parameters = dict(network.named_parameters())
-        missing = sorted(set(names) - set(parameters))
+        missing = sorted({name for group in groups for name in group} - set(parameters))
         if missing:
             raise ValueError(f"not parameters of this network: {missing}")
-        chosen = {n: parameters[n] for n in names}
-        # Matrices first: AdamW treats the two parts as two groups. See `is_decayed`.
-        order = sorted(chosen, key=lambda n: not is_decayed(chosen[n]))
-        self.shapes = {n: tuple(chosen[n].shape) for n in order}
+        chosen = {name: parameters[name] for group in groups for name in group}
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in chosen.items()}
         self.offsets: dict[str, int] = {}
-        size = self.decayed = 0
-        for name in order:
-            self.offsets[name] = size
-            size += -(-chosen[name].numel() // _ALIGNMENT) * _ALIGNMENT
-            if is_decayed(chosen[name]):
-                self.decayed = size
-        first = chosen[order[0]]
+        self.segments: list[slice] = []
+        size = 0
+        for group in groups:
+            begin = size
+            for name in group:
+                self.offsets[name] = size
+                size += -(-chosen[name].numel() // _ALIGNMENT) * _ALIGNMENT
+            self.segments.append(slice(begin, size))
+        first = next(iter(chosen.values()))
         self.vector = torch.zeros(size, dtype=first.dtype, device=first.device)
         self.gradient = torch.zeros_like(self.vector)
         gradients = self.views(self.gradient)
@@ -50,11 +51,8 @@ class FlatWeights:
             for name, at in self.offsets.items()
         }
 
-    def pack(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """A new vector of this layout, filled from a mapping that may hold other weights too.
-
-        Raises ValueError naming every weight that is missing or has another shape.
-        """
+    def require(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise ValueError naming every weight that a mapping lacks or has in another shape."""
         wrong = [
             name
             for name, shape in self.shapes.items()
@@ -62,16 +60,18 @@ class FlatWeights:
         ]
         if wrong:
             raise ValueError(f"missing or of another shape: {wrong}")
-        vector = torch.zeros_like(self.vector)
+
+    def fill(self, vector: Tensor, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights that `require` accepts into a vector of this layout, from any device."""
         for name, view in self.views(vector).items():
             view.copy_(weights[name].detach())
+
+    def pack(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """A new vector of this layout, filled from a mapping that may hold other weights too.
+
+        Errors as of `require`.
+        """
+        self.require(weights)
+        vector = torch.zeros_like(self.vector)
+        self.fill(vector, weights)
         return vector
-
-
-def is_decayed(parameter: Tensor) -> bool:
-    """Whether AdamW decays it: everything but vectors, as Open-VCLIP's code does it.
-
-    One-dimensional weights (biases, norms, the class embedding) do not decay. The logit scale has
-    no dimensions at all, and does.
-    """
-    return parameter.dim() != 1

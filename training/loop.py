@@ -1,126 +1,197 @@
-"""One training run from a configuration: decode, start from CLIP, fine-tune, keep everything."""
+"""One training run from a configuration: prepare, train, keep everything, go on after a kill."""
 
 import contextlib
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from service.videoclip.manifest import Sampling
+from training import checkpoint, distributed
 from training.config import ConfigError
+from training.data.dataset import FailedVideo
+from training.errors import Refusal
+from training.fine_tuning import updates
+from training.models.endpoints import clip_end
+from training.prepared_run import PreparedRun, pooling_of, prepare, preprocessing_of
 from training.provenance import environment
-from training.recipes.open_vclip import OpenVCLIPSettings, StepReport, array_batches, fine_tune
 from training.run_config import RunConfig
-from training.start import Start, classifier_of, open_start
-from training.video_list import (
-    DecodedVideos,
-    LabelledVideo,
-    classes_of,
-    decode_videos,
-    read_video_list,
-)
-
-CLIP_FILE = "clip.safetensors"
-TUNED_FILE = "tuned.safetensors"
-LAST_FILE = "last.safetensors"
-FACTS_FILE = "run.json"
-STEPS_FILE = "steps.jsonl"
+from training.run_folder import CLIP_FILE, LAST_FILE, TUNED_FILE, RunFolder, described
+from training.run_log import RunLog
+from training.validation import Validation
 
 
-def train(config: RunConfig, *, source: Path | None = None) -> Path:
+class DivergedError(Refusal):
+    """The loss or its gradient is not finite; names the step."""
+
+
+def train(config: RunConfig, *, source: Path | None = None, resume: bool = False) -> Path:
     """Run a configuration to its end and return the run's folder.
 
     The folder gets the weights at both ends, the last step's, every step's numbers, and what is
-    needed to do it again (`source`: the configuration file, copied). It must not exist already.
-    Raises ConfigError, VideoListError, ArtefactError for what does not fit, FloatingPointError when
-    training diverges.
+    needed to do it again (`source`: the configuration file, copied). It must not exist already,
+    unless `resume` says to go on in it; then a run that never began begins, and a finished one is
+    left as it is. Under `torchrun` every process calls this; rank 0 writes.
+
+    Raises a Refusal for what does not fit, DivergedError when the training diverges.
     """
-    if config.run.exists():
-        raise ConfigError(f"run = {str(config.run)!r}: exists already; a run needs a new folder")
-    start = open_start(config.clip)
-    videos = read_video_list(config.data.train)
-    classes = classes_of(videos)
-    decoded = decode_with_progress(
-        videos, frames=config.frames, start=start, threads=config.data.threads, title="train"
-    )
-    network = start.network()
-    classifier = classifier_of(
-        network, classes, tokenizer=start.tokenizer, template_set=config.template_set
-    )
-    settings = replace(
-        config.open_vclip,
-        seed=config.seed,
-        mean=start.preprocessing.mean,
-        std=start.preprocessing.std,
-    )
-    config.run.mkdir(parents=True)
-    if source is not None:
-        (config.run / "config.toml").write_bytes(source.read_bytes())
-    begin = time.perf_counter()
-    with _log(config.run / STEPS_FILE, settings=settings) as on_step:
-        result = fine_tune(
-            network,
-            array_batches(
-                decoded.frames[:, 0],
-                decoded.label_ids(classes),
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-            ),
-            classifier=torch.from_numpy(classifier),
-            settings=settings,
-            on_step=on_step,
+    with distributed.process_group():
+        folder = RunFolder(config)
+        first = distributed.rank() == 0
+        if first:
+            folder.require_usable(resume=resume)
+        if distributed.tell_all(folder.finished):
+            return folder.path
+        run = prepare(config, device=distributed.device_of_rank())
+        if first:
+            folder.create(source)
+            print("\n".join(run.videos.notes), end="\n" if run.videos.notes else "")
+        _Training(run, folder).to_the_end()
+        distributed.wait_for_all()
+    return folder.path
+
+
+class _Training:
+    """The way from the first step, or from a checkpoint, to the finished folder."""
+
+    def __init__(self, run: PreparedRun, folder: RunFolder) -> None:
+        self.run = run
+        self.folder = folder
+        self.first = distributed.rank() == 0
+        self.failed: dict[str, str] = {}  # file -> why it could not be decoded
+        self.seconds_before = 0.0
+        self.begun = time.perf_counter()
+        self.validation: Validation | None = None
+        config, source = run.config, run.videos.validation
+        if config.validation is not None and source is not None:
+            self.validation = Validation(
+                run.step,
+                source,
+                run.feed,
+                every=config.validation.every,
+                workers=config.data.workers,
+                on_failure=self._note_failure,
+            )
+
+    def to_the_end(self) -> None:
+        """Do the steps that are left, and write what came out."""
+        run, step = self.run, self.run.step
+        if run.recipe.examples_per_class:
+            run.recipe.begin(run.examples(on_failure=self._note_failure))
+        done = self._go_on() if distributed.tell_all(self.folder.checkpoint.is_file()) else 0
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self._log(done)) if self.first else None
+            # The workers that decode end with the iterator, also when a step fails.
+            batches = stack.enter_context(
+                contextlib.closing(run.batches(done, on_failure=self._note_failure))
+            )
+            try:
+                for number, report in updates(step, batches, begin=done):
+                    done = number + 1
+                    if log is not None:
+                        log.add(number, report)
+                    if self.validation is not None and self.validation.due(done):
+                        loss = self.validation.look()
+                        if log is not None:
+                            log.add_validation(number, loss)
+                    if run.config.checkpoint_every and done % run.config.checkpoint_every == 0:
+                        self._keep(done, log)
+            except FloatingPointError as error:
+                raise DivergedError(f"step {done + 1} of {step.steps}: {error}") from error
+        self._gather_failures()
+        if self.first:
+            facts = self._save_weights()
+            run.recipe.keep(self.folder.path)
+            self.folder.finish(facts)
+
+    def _log(self, begin: int) -> RunLog:
+        config = self.run.config
+        return RunLog(
+            self.folder.path,
+            steps=self.run.step.steps,
+            begin=begin,
+            images=config.optimisation.batch_size * config.frames,
+            device=self.run.step.device,
         )
-    save_file(start.weights, config.run / CLIP_FILE)
-    save_file(result.last, config.run / LAST_FILE)
-    save_file(result.averaged or result.last, config.run / TUNED_FILE)
-    facts = {
-        "settings": asdict(settings),
-        "classes": classes,
-        "videos": len(decoded.labels),
-        "failed": [f"{path}: {reason}" for path, reason in decoded.failed],
-        "frames_sha256": hashlib.sha256(decoded.frames.tobytes()).hexdigest(),
-        "clip": f"{start.manifest.name}/{start.manifest.revision}",
-        "seconds": round(time.perf_counter() - begin, 1),
-        **environment(network.logit_scale.device, precision=settings.precision),
-    }
-    (config.run / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return config.run
 
+    def _note_failure(self, failed: FailedVideo) -> None:
+        name = str(failed.path)
+        if name not in self.failed:
+            self.failed[name] = failed.reason
+            tqdm.write(f"left out: {name}: {failed.reason}")
 
-def decode_with_progress(
-    videos: list[LabelledVideo], *, frames: int, start: Start, threads: int, title: str
-) -> DecodedVideos:
-    """Decode `frames` frames a video, spread evenly, and tell which videos were left out."""
-    with tqdm(total=len(videos), desc=f"decode {title}", unit="video") as bar:
-        decoded = decode_videos(
-            videos,
-            sampling=Sampling(mode="uniform", frames=frames),
-            preprocessing=start.preprocessing,
-            threads=threads,
-            on_video=bar.update,
+    def _gather_failures(self) -> None:
+        for failed in distributed.gather_texts(self.failed):
+            self.failed |= failed
+
+    def _keep(self, done: int, log: RunLog | None) -> None:
+        """Write a checkpoint, on rank 0."""
+        self._gather_failures()
+        if log is None:
+            return
+        log.flush()
+        extra = {}
+        notes: dict[str, Any] = {
+            "seconds": self._seconds(),
+            "failed": self.failed,
+            "lists_sha256": self.run.videos.sha256,
+        }
+        if self.validation is not None and self.validation.best is not None:
+            extra["best"] = self.validation.best
+            notes["best_loss"] = self.validation.best_loss
+        checkpoint.save(
+            self.folder.checkpoint, self.run.step, steps_done=done, extra=extra, notes=notes
         )
-    for path, reason in decoded.failed:
-        print(f"left out: {path}: {reason}")
-    return decoded
 
+    def _go_on(self) -> int:
+        """Read the checkpoint; returns how many steps are done."""
+        resumed = checkpoint.load(self.folder.checkpoint, self.run.step)
+        if resumed.notes["lists_sha256"] != self.run.videos.sha256:
+            raise ConfigError(
+                f"run = {str(self.folder.path)!r}: cannot go on: the lists of videos in data have "
+                "changed since the checkpoint"
+            )
+        self.seconds_before = resumed.notes["seconds"]
+        self.failed = {**resumed.notes["failed"], **self.failed}
+        if self.validation is not None and "best" in resumed.extra:
+            self.validation.best = resumed.extra["best"]
+            self.validation.best_loss = resumed.notes["best_loss"]
+        return resumed.steps_done
 
-@contextlib.contextmanager
-def _log(path: Path, *, settings: OpenVCLIPSettings) -> Iterator[Callable[[int, StepReport], None]]:
-    """A progress bar, and one line of JSON for every step."""
-    with (
-        path.open("w", encoding="utf-8") as stream,
-        tqdm(total=settings.steps, desc="fine-tune", unit="step") as bar,
-    ):
+    def _seconds(self) -> float:
+        return round(self.seconds_before + time.perf_counter() - self.begun, 1)
 
-        def on_step(step: int, report: StepReport) -> None:
-            stream.write(json.dumps({"step": step, **asdict(report)}) + "\n")
-            bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
-            bar.update()
-
-        yield on_step
+    def _save_weights(self) -> dict[str, Any]:
+        """Write both ends and the last step's weights; returns what there is to know of the run."""
+        run, step, start = self.run, self.run.step, self.run.start
+        last = step.network_state(step.weights.vector)
+        tuned = last
+        if self.validation is not None and self.validation.best is not None:
+            tuned = step.network_state(self.validation.best)
+        elif step.mean.count:
+            tuned = step.network_state(step.mean.mean)
+        clip = clip_end(run.architecture, start.weights, tuned)
+        for name, weights in ((CLIP_FILE, clip), (LAST_FILE, last), (TUNED_FILE, tuned)):
+            tensors = {n: t.cpu().contiguous() for n, t in weights.items()}
+            save_file(tensors, self.folder.path / name)
+        return {
+            "recipe": run.config.recipe,
+            "config": described(run.config),
+            "architecture": run.architecture,
+            "pooling": pooling_of(run.config),
+            "sampling": run.config.clips.sampling(run.config.frames).model_dump(mode="json"),
+            "preprocessing": preprocessing_of(run.config, start).model_dump(mode="json"),
+            "steps": step.steps,
+            "averaged": step.mean.count,
+            "validation_loss": None if self.validation is None else self.validation.best_loss,
+            "classes": run.videos.classes,
+            "videos": len(run.videos.labelled),
+            "lists_sha256": run.videos.sha256,
+            "notes": run.videos.notes,
+            "failed": [f"{name}: {reason}" for name, reason in sorted(self.failed.items())],
+            "clip": f"{start.manifest.name}/{start.manifest.revision}",
+            "processes": distributed.world_size(),
+            "seconds": self._seconds(),
+            **environment(step.device, precision=run.config.optimisation.precision),
+        }

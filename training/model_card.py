@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from service.videoclip.manifest import LambdaPoint, Manifest
+from service.videoclip.manifest import LambdaPoint, Manifest, Variant
+
+# The card's bytes are listed in the manifest, and a fit changes the manifest alone.
+_CALIBRATION = (
+    "Whether `scores=independent` has been fitted to labelled videos is not written here: "
+    "`python -m training calibrate` puts the fit, with its reliability before and after, under "
+    "`calibration` into `manifest.json`. Without that key these scores are not probabilities."
+)
 
 
 def model_card(manifest: Manifest, *, text: str) -> str:
@@ -31,6 +38,9 @@ def model_card(manifest: Manifest, *, text: str) -> str:
         "every λ, batch size and kind of input is in the manifest.",
         _table(("graph", "error"), [(name, f"{error:.1e}") for name, error in worst.items()]),
     ]
+    if manifest.variants:
+        parts += ["## In fewer bits", _variants(manifest.variants)]
+    parts += ["## Independent scores", _CALIBRATION]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -57,6 +67,25 @@ def _curve(curve: Sequence[LambdaPoint]) -> str:
     kind = "mean ± standard deviation over seeds" if several else "one seed"
     note = f"λ is the share of the original CLIP; %, {kind}.\n\n"
     return note + _table(("λ", *names), rows)
+
+
+def _variants(variants: Sequence[Variant]) -> str:
+    sets = list(variants[0].top1_loss)
+    weights = ", ".join(f"{weight:g}" for weight in variants[0].clip_weights)
+    rows = [
+        (
+            variant.name,
+            variant.runtime,
+            *(f"{variant.top1_loss[name]:.2f}" for name in sets),
+            f"{variant.bound:g}",
+        )
+        for variant in variants
+    ]
+    note = (
+        "Points of top-1 that these graphs lose against the full ones, the most at λ = "
+        f"{weights}; below 0 they gain. A form that loses more than the bound is not published.\n\n"
+    )
+    return note + _table(("form", "runtime", *sets, "bound"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

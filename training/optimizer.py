@@ -1,36 +1,56 @@
-"""The update of one step: learning rate, clipping, AdamW, and the running mean of weights."""
+"""The update of one step: parameter groups, clipping, AdamW, and the running mean of weights."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from training.flat_weights import FlatWeights
 
-PEAK_LEARNING_RATE = 3.33e-6
-FLOOR_SHARE = 0.01
-WARMUP_SHARE = 2 / 22
+
+@dataclass(frozen=True)
+class Group:
+    """Weights that are updated alike: names, factor of the learning rate, weight decay."""
+
+    names: tuple[str, ...]
+    rate_factor: float
+    weight_decay: float
 
 
-def learning_rate(
-    progress: float,
-    *,
-    peak: float = PEAK_LEARNING_RATE,
-    floor_share: float = FLOOR_SHARE,
-    warmup_share: float = WARMUP_SHARE,
-) -> float:
-    """Linear warm-up from `floor_share * peak` to `peak`, then a cosine back down.
+def group_weights(
+    network: nn.Module, rate_factors: Mapping[str, float], *, weight_decay: float, decay_all: bool
+) -> tuple[Group, ...]:
+    """Sort trained weights, given with their factors of the learning rate, into groups.
 
-    progress: share of the training that is done, 0 to 1. Source: Open-VCLIP's released schedule,
-    where 22 epochs are 2 of warm-up and 20 of cosine.
+    decay_all: every weight decays (ViFi-CLIP's and Text4Vis's code); else vectors are spared, as
+    `is_decayed` says. Raises ValueError for names that are no parameters, and for none at all.
     """
-    if not 0.0 <= progress <= 1.0:
-        raise ValueError(f"progress: {progress} is not within 0 and 1")
-    floor = floor_share * peak
-    if progress < warmup_share:
-        return floor + (peak - floor) * progress / warmup_share
-    done = (progress - warmup_share) / (1.0 - warmup_share) if warmup_share < 1.0 else 1.0
-    return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+    parameters = dict(network.named_parameters())
+    missing = sorted(set(rate_factors) - set(parameters))
+    if missing or not rate_factors:
+        raise ValueError(f"not parameters of this network: {missing}" if missing else "no weights")
+    groups: dict[tuple[float, float], list[str]] = {}
+    # What decays comes first, in the order of the factors' first mention.
+    for spared in (False, True):
+        for name, factor in rate_factors.items():
+            if spared is not (decay_all or is_decayed(parameters[name])):
+                decay = 0.0 if spared else weight_decay
+                groups.setdefault((factor, decay), []).append(name)
+    return tuple(
+        Group(names=tuple(names), rate_factor=factor, weight_decay=decay)
+        for (factor, decay), names in groups.items()
+    )
+
+
+def is_decayed(parameter: Tensor) -> bool:
+    """Whether AdamW decays it: everything but vectors, as Open-VCLIP's code does it.
+
+    One-dimensional weights (biases, norms, the class embedding) do not decay. The logit scale has
+    no dimensions at all, and does.
+    """
+    return parameter.dim() != 1
 
 
 class AdamW:
@@ -39,22 +59,20 @@ class AdamW:
     def __init__(
         self,
         weights: FlatWeights,
+        groups: Sequence[Group],
         *,
-        weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
+        """groups: in the order in which `weights` was laid out."""
         self.weights = weights
-        groups = []
-        for part, decay in (
-            (slice(0, weights.decayed), weight_decay),
-            (slice(weights.decayed, None), 0.0),
-        ):
-            if weights.vector[part].numel():
-                parameter = nn.Parameter(weights.vector[part])
-                parameter.grad = weights.gradient[part]
-                groups.append({"params": [parameter], "weight_decay": decay})
-        self._adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+        self._factors = [group.rate_factor for group in groups]
+        described = []
+        for group, segment in zip(groups, weights.segments, strict=True):
+            parameter = nn.Parameter(weights.vector[segment])
+            parameter.grad = weights.gradient[segment]
+            described.append({"params": [parameter], "weight_decay": group.weight_decay})
+        self._adamw = torch.optim.AdamW(described, lr=0.0, betas=betas, eps=eps, fused=True)
 
     def step(self, *, learning_rate: float, clip_norm: float | None) -> float:
         """Update the weights from `weights.gradient`; returns its norm before clipping.
@@ -68,19 +86,40 @@ class AdamW:
             raise FloatingPointError(f"the gradient's norm is {norm}: the training has diverged")
         if clip_norm is not None and norm > clip_norm:
             gradient.mul_(clip_norm / (norm + 1e-6))
-        for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
+        for group, factor in zip(self._adamw.param_groups, self._factors, strict=True):
+            group["lr"] = learning_rate * factor
         self._adamw.step()
         gradient.zero_()
         return norm
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments and the number of updates of every group; no copies. Empty before step 1."""
+        return {
+            f"{i}.{name}": tensor
+            for i, group in enumerate(self._adamw.param_groups)
+            for name, tensor in self._adamw.state[group["params"][0]].items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for i, group in enumerate(self._adamw.param_groups):
+            (parameter,) = group["params"]
+            found = {
+                name.partition(".")[2]: tensor.to(parameter.device)
+                for name, tensor in state.items()
+                if name.startswith(f"{i}.")
+            }
+            if found:
+                self._adamw.state[parameter] = found
 
 
 class RunningMean:
     """The mean of weight vectors seen so far, without keeping them."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean: Tensor | None = None
+    def __init__(self, mean: Tensor | None = None, *, count: int = 0) -> None:
+        """mean, count: of the vectors that were seen before; the mean is changed in place."""
+        self.count = count
+        self._mean = mean
 
     def add(self, vector: Tensor) -> None:
         """Take one more vector into the mean."""
@@ -96,18 +135,3 @@ class RunningMean:
         if self._mean is None:
             raise ValueError("a mean of nothing: no weights were added")
         return self._mean
-
-
-def snapshot_steps(steps: int, *, start_share: float, count: int) -> tuple[int, ...]:
-    """After which steps (1-based, ascending, no repetition) weights go into the running mean.
-
-    `count` points at equal distances from `start_share * steps` to `steps`. Open-VCLIP's released
-    mean is of the ends of epochs 2 to 22 of 22: start_share 2/22, count 21.
-    """
-    if steps < 1 or count < 1 or not 0.0 <= start_share <= 1.0:
-        raise ValueError(f"no snapshots with {steps=}, {start_share=}, {count=}")
-    if count == 1:
-        return (steps,)
-    span = 1.0 - start_share
-    points = (steps * (start_share + span * i / (count - 1)) for i in range(count))
-    return tuple(sorted({max(1, round(point)) for point in points}))

@@ -3,19 +3,21 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.videoclip.manifest import load_manifest, verify_files
+from service.videoclip.manifest import VARIANT_FILES, VariantName, load_manifest, verify_files
 from training.artefact import Description, write_artefact
+from training.errors import Refusal
 from training.revision_folder import flush, put, written_aside
+from training.variant_losses import BOUND, LabelledClips
 
 
-class PublishError(RuntimeError):
+class PublishError(Refusal):
     """The artefact cannot be published; nothing in the store has changed."""
 
 
@@ -27,6 +29,9 @@ def publish(
     store: Path,
     real_clips: NDArray[np.float32] | None = None,
     real_texts: tuple[str, ...] = (),
+    evaluation_sets: Mapping[str, LabelledClips] | None = None,
+    variants: Sequence[VariantName] = tuple(VARIANT_FILES),
+    variant_bound: float = BOUND,
     activate: bool = True,
     replace: bool = False,
 ) -> Path:
@@ -34,14 +39,16 @@ def publish(
 
     clip, tuned: the state dicts at λ = 1 and λ = 0. real_clips: float32 (n, T, 3, S, S),
     normalised, from real videos, and real_texts, for the comparison of the graphs with the network.
-    activate: serve it from now on. replace: a revision with the very same weights may exist
-    already; take its place.
+    evaluation_sets: by name; with them, those of `variants`, graphs in fewer bits, are added
+    (`training.variants`) which lose at most `variant_bound` points of top-1 on each; what they
+    lose, and which are left out, is printed. activate: serve it from now on. replace: a revision
+    with the very same weights may exist already; take its place.
 
     Returns the folder, `store/<name>/<revision>`. Raises ParityError when a graph differs from the
     network, ArtefactError when what was written does not verify, PublishError when the revision
-    exists, ValueError when description and weights do not fit. In all these cases, and when the
-    process is killed, readers find the store as it was; a folder whose name begins with a dot may
-    be left, and goes with the next publication. A replaced folder changes in one step, see
+    exists, DescriptionError when description and weights do not fit. In all these cases, and when
+    the process is killed, readers find the store as it was; a folder whose name begins with a dot
+    may be left, and goes with the next publication. A replaced folder changes in one step, see
     `training.revision_folder.put`.
     """
     parent = store / description.name
@@ -54,6 +61,9 @@ def publish(
             tuned=tuned,
             real_clips=real_clips,
             real_texts=real_texts,
+            evaluation_sets=evaluation_sets,
+            variants=variants,
+            variant_bound=variant_bound,
         )
         verify_files(written, load_manifest(written))
         # It was made for its owner's eyes only.

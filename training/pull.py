@@ -11,21 +11,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import torch
 from torch import Tensor
 
 from service.videoclip.manifest import Preprocessing, Sampling
+from service.videoclip.prompts import TEMPLATES
 from service.videoclip.tokenizing import build_tokenizer_json
 from training.artefact import Description
+from training.artefact_name import require_name
+from training.errors import Refusal
 from training.models.network import build, describe
 from training.models.towers import open_clip
-from training.weights import read_weights, require_names
+from training.weights import WeightsError, read_weights, require_names
 
 # SimpleTokenizer reads this many merges of its file, after one line that is none.
 _MERGES = 49152 - 256 - 2
 _HUB = "https://huggingface.co"
 
 
-class PullError(RuntimeError):
+class PullError(Refusal):
     """The weights cannot be had; one line that says why."""
 
 
@@ -53,10 +57,16 @@ def pull(
     weights on the hub; with `file` the hub is not asked. quick_gelu: the activation that the
     weights in `file` were trained with; None takes it from a name that leaves no choice. name: of
     the artefact; None: from model.
-    Raises ValueError for an unknown model and for an activation that would have to be guessed,
-    WeightsError for a file that does not fit, PullError when the hub cannot be reached and the
-    weights are not in its cache.
+    Raises ValueError for an unknown model, name or template set, and for an activation that would
+    have to be guessed, WeightsError for a file that does not fit, PullError when the hub cannot be
+    reached and the weights are not in its cache.
     """
+    name = name or model.lower()
+    require_name(name, where="--name")
+    if template_set not in TEMPLATES:
+        raise ValueError(f"--templates {template_set}: one of {', '.join(sorted(TEMPLATES))}")
+    if file is not None and not file.is_file():  # said before a network is built
+        raise WeightsError(f"{file}: no such file")
     # Frames by themselves: this is CLIP, not the video model that recipes make of it.
     architecture = describe(model, temporal="none")
     network = build(architecture)
@@ -74,10 +84,13 @@ def pull(
         weights, settings = read_weights(file), {}
         source = f"file {file.name} for open_clip {model}"
     require_names(weights, expected=network.state_dict(), where=source)
+    broken = [n for n, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise WeightsError(f"{source}: values that are not finite in {', '.join(broken)}")
     towers = open_clip()
     return Pulled(
         description=Description(
-            name=name or model.lower(),
+            name=name,
             recipe="clip",
             architecture=architecture,
             sampling=Sampling(mode="uniform", frames=frames),

@@ -1,106 +1,82 @@
-"""From finished runs to an artefact: the λ curve over seeds, the choice, the publication."""
+"""From a finished run and its curve to an artefact."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import TypeAdapter
-from safetensors.torch import load_file
-from tqdm import tqdm
-
-from service.videoclip.manifest import LambdaPoint, Sampling
+from service.videoclip.manifest import LambdaPoint, Preprocessing, Sampling
 from service.videoclip.preprocessing import normalize
 from training.artefact import Description
 from training.config import ConfigError
-from training.loop import CLIP_FILE, FACTS_FILE, TUNED_FILE, decode_with_progress
-from training.models.network import VideoCLIP
+from training.curve_report import CURVE_FILE, read_points
+from training.data.annotations import LabelledVideo
+from training.measure_runs import evaluation_plans
 from training.publish import publish
-from training.run_config import RunConfig
-from training.select_lambda import (
-    Choice,
-    EvaluationSet,
-    choose,
-    clip_weights,
-    curve,
-    sweep,
-)
-from training.start import Start, classifier_of, open_start
-from training.video_list import LabelledVideo, classes_of, read_video_list
+from training.run_config import RunConfig, as_list, recipe_module
+from training.run_folder import CLIP_FILE, FACTS_FILE, TUNED_FILE, finished_facts
+from training.selection_rule import Choice, choose
+from training.start import open_start
+from training.variant_sets import variant_sets
+from training.video_list import decode_videos
+from training.weights import read_weights
 
-CURVE_FILE = "curve.json"
-_POINTS = TypeAdapter(tuple[LambdaPoint, ...])
 _REAL_VIDEOS = 4
-
-
-def measure(config: RunConfig, *, runs: Sequence[Path], steps: int) -> tuple[LambdaPoint, ...]:
-    """The λ curve of one or more runs (seeds) on the configuration's evaluation lists.
-
-    Every video is decoded once for all runs and all λ. The curve is also written to the first run's
-    folder. Raises ConfigError when there is no evaluation list or no finished run.
-    """
-    if not config.data.evaluation:
-        raise ConfigError("data.evaluation: names no list to measure on")
-    for run in runs:
-        _require_finished(run)
-    start = open_start(config.clip)
-    sets = {name: _set(path, config, start, name) for name, path in config.data.evaluation.items()}
-    network = start.network()
-
-    def classifier(current: VideoCLIP, labels: Sequence[str]) -> NDArray[np.float32]:
-        return classifier_of(
-            current, labels, tokenizer=start.tokenizer, template_set=config.template_set
-        )
-
-    weights = clip_weights(steps)
-    total = sum(len(data.labels) for data in sets.values()) * len(weights) * len(runs)
-    sweeps = []
-    with tqdm(total=total, desc="measure", unit="video") as bar:
-        for run in runs:
-            sweeps.append(
-                sweep(
-                    network,
-                    clip=load_file(run / CLIP_FILE),
-                    tuned=load_file(run / TUNED_FILE),
-                    sets=sets,
-                    classifier=classifier,
-                    preprocessing=start.preprocessing,
-                    weights=weights,
-                    on_batch=bar.update,
-                )
-            )
-    points = curve(sweeps)
-    text = json.dumps(_POINTS.dump_python(points, mode="json"), indent=1)
-    (runs[0] / CURVE_FILE).write_text(text + "\n", encoding="utf-8")
-    return points
 
 
 def release(config: RunConfig, *, activate: bool, replace: bool) -> Path:
     """Publish the configuration's run at the λ that its rule chooses; returns the folder.
 
-    Raises ConfigError when the run, its curve, or the tables `publish` and `select` are missing;
-    else as `training.publish.publish`.
+    The graphs in fewer bits that the table `publish` asks for are measured on the sets that λ is
+    measured on, and added if they lose little.
+
+    Without a rule λ is the recipe's own, if it has one (`clip_weight` of its settings: FitCLIP's
+    ensemble, ViFi-CLIP's plain weights), and a curve is shown where one was measured.
+    Raises ConfigError when the run, its curve, or the tables `publish` and `select` are missing, or
+    sets to measure variants on, WeightsError when the run's weights are damaged,
+    a Refusal when the recipe says that such a run cannot be published; else as
+    `training.publish.publish`.
     """
     if config.publish is None:
         raise ConfigError("missing table publish")
-    facts = _require_finished(config.run)
+    facts = finished_facts(config.run)
+    require_free_text = getattr(recipe_module(config.recipe), "require_free_text", None)
+    if require_free_text is not None:
+        require_free_text(config.settings)
     start = open_start(config.clip)
     points, choice = _chosen(config)
-    videos = read_video_list(config.data.train)[:_REAL_VIDEOS]
-    decoded = decode_with_progress(
-        videos, frames=config.frames, start=start, threads=config.data.threads, title="real inputs"
+    try:
+        sampling = Sampling.model_validate(facts["sampling"])
+        preprocessing = Preprocessing.model_validate(facts["preprocessing"])
+        architecture, pooling = facts["architecture"], facts["pooling"]
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{config.run / FACTS_FILE}: cannot be used: {error!r}") from error
+    clip, tuned = (read_weights(config.run / name) for name in (CLIP_FILE, TUNED_FILE))
+    videos = as_list(config.data.train).read(labelled=False)[:_REAL_VIDEOS]
+    # Their labels do not matter here, and there may be none.
+    decoded = decode_videos(
+        [LabelledVideo(path=video.path, label="") for video in videos],
+        sampling=sampling,
+        preprocessing=preprocessing,
+        threads=max(1, config.data.workers),
     )
-    manifest = start.manifest
+    for path, reason in decoded.failed:
+        print(f"left out: {path}: {reason}")
+    labelled = None
+    if config.publish.variants:
+        labelled = variant_sets(
+            evaluation_plans(config),
+            sampling=sampling,
+            preprocessing=preprocessing,
+            videos=config.publish.variant_videos,
+            threads=max(1, config.data.workers),
+        )
     description = Description(
         name=config.publish.name,
-        recipe="open_vclip",
-        architecture={**manifest.architecture, "temporal": "neighbour"},
-        sampling=Sampling(mode="uniform", frames=config.frames),
-        preprocessing=start.preprocessing,
+        recipe=config.recipe,
+        architecture=architecture,
+        sampling=sampling,
+        preprocessing=preprocessing,
         tokenizer_json=start.tokenizer_json,
         template_set=config.template_set,
+        pooling=pooling,
         licence=config.publish.licence,
         default_clip_weight=choice.clip_weight,
         clip_weight_rule=choice.reason,
@@ -109,13 +85,17 @@ def release(config: RunConfig, *, activate: bool, replace: bool) -> Path:
         provenance=facts,
         card=config.publish.card,
     )
+    texts = tuple(text for v in videos for text in (v.label, *v.captions) if text is not None)
     return publish(
         description,
-        clip=load_file(config.run / CLIP_FILE),
-        tuned=load_file(config.run / TUNED_FILE),
+        clip=clip,
+        tuned=tuned,
         store=config.publish.store,
-        real_clips=normalize(decoded.frames[:, 0], start.preprocessing),
-        real_texts=classes_of(videos),
+        real_clips=normalize(decoded.frames[:, 0], preprocessing),
+        real_texts=tuple(dict.fromkeys(texts)),
+        evaluation_sets=labelled,
+        variants=config.publish.variants,
+        variant_bound=config.publish.variant_loss,
         activate=activate,
         replace=replace,
     )
@@ -123,28 +103,15 @@ def release(config: RunConfig, *, activate: bool, replace: bool) -> Path:
 
 def _chosen(config: RunConfig) -> tuple[tuple[LambdaPoint, ...], Choice]:
     if config.select is None:
-        raise ConfigError("missing table select: no rule to choose λ by")
-    path = config.run / CURVE_FILE
-    if not path.is_file():
-        raise ConfigError(f"{path}: missing; `python -m training select` measures it")
-    points = _POINTS.validate_json(path.read_bytes())
+        measured = (config.run / CURVE_FILE).is_file()
+        return read_points(config.run) if measured else (), _recipes_own(config)
+    points = read_points(config.run)
     return points, choose(points, config.select)
 
 
-def _set(path: Path, config: RunConfig, start: Start, name: str) -> EvaluationSet:
-    videos: list[LabelledVideo] = read_video_list(path)
-    classes = classes_of(videos)
-    decoded = decode_with_progress(
-        videos, frames=config.frames, start=start, threads=config.data.threads, title=name
-    )
-    return EvaluationSet(
-        frames=decoded.frames[:, 0], labels=decoded.label_ids(classes), classes=classes
-    )
-
-
-def _require_finished(run: Path) -> dict[str, Any]:
-    path = run / FACTS_FILE
-    if not path.is_file():
-        raise ConfigError(f"{run}: no finished run; `python -m training train` makes one")
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts
+def _recipes_own(config: RunConfig) -> Choice:
+    """λ of the paper, where the recipe's settings have one."""
+    clip_weight = getattr(config.settings, "clip_weight", None)
+    if clip_weight is None:
+        raise ConfigError("missing table select: no rule to choose λ by")
+    return Choice(clip_weight, f"the recipe's own, λ = {clip_weight:g}, not chosen on a curve")

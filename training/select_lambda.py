@@ -1,7 +1,7 @@
-"""Measure λ from 0 to 1, and choose one by a rule that is written down."""
+"""Measure λ from 0 to 1; `training.selection_rule` chooses one on what was measured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,25 +9,27 @@ from torch import Tensor
 
 from service.videoclip.manifest import LambdaPoint, Preprocessing
 from service.videoclip.pooling import Pooling
-from training.evaluate.zero_shot import ZeroShot, embed_videos, zero_shot
+from training.evaluate.accuracy import Accuracy
+from training.evaluate.measure import Scored, mean_headline
+from training.evaluate.retrieval import Retrieval, retrieval
+from training.evaluate.views import ViewRule, video_vectors
+from training.evaluate.zero_shot import embed_views, zero_shot
 from training.interpolate import interpolate
 from training.models.network import VideoCLIP
 
 DEFAULT_STEPS = 10
+_VIEWS_NDIM = 6
 Classifier = Callable[[VideoCLIP, Sequence[str]], NDArray[np.float32]]
-Sweep = dict[str, dict[float, ZeroShot]]
-
-
-class SelectionError(ValueError):
-    """No λ satisfies the rule; the message says which constraint fails everywhere."""
+Sweep = dict[str, dict[float, Accuracy | Retrieval]]
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
     """Labelled clips in memory.
 
-    frames: uint8 (n, T, S, S, 3). labels: integer (n,), positions in `classes`. classes: the labels
-    to choose from, in words. Sets that share one `frames` array are embedded once for all of them.
+    frames: uint8 (n, T, S, S, 3), or (n, V, T, S, S, 3) with several views of each video. labels:
+    integer (n,), positions in `classes`. classes: the labels to choose from, in words. Sets that
+    share one `frames` array are embedded once for all of them.
     """
 
     frames: NDArray[np.uint8]
@@ -35,32 +37,17 @@ class EvaluationSet:
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SelectionRule:
-    """Which λ is chosen: the largest mean over `maximise` among those that satisfy the rest.
+@dataclass(frozen=True, eq=False)
+class RetrievalSet:
+    """Clips in memory with the sentences that describe them.
 
-    within: set -> percentage points that it may lose against CLIP itself (λ = 1). at_least: set ->
-    percentage that it must reach. Between equal means the larger λ wins: it forgets less.
+    frames: as of `EvaluationSet`. texts: sentences. video_of: integer, for each text the row of
+    `frames` that it describes.
     """
 
-    maximise: tuple[str, ...]
-    within: dict[str, float] = field(default_factory=dict)
-    at_least: dict[str, float] = field(default_factory=dict)
-
-    def words(self) -> str:
-        """The rule as a sentence, for the manifest."""
-        text = f"largest mean top-1 over {', '.join(self.maximise)}"
-        limits = [f"{n} within {x:g} points of CLIP's own" for n, x in self.within.items()]
-        limits += [f"{n} at least {x:g} %" for n, x in self.at_least.items()]
-        return f"{text}, with {' and '.join(limits)}" if limits else text
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The chosen λ, and why, in one sentence."""
-
-    clip_weight: float
-    reason: str
+    frames: NDArray[np.uint8]
+    texts: tuple[str, ...]
+    video_of: NDArray[np.integer]
 
 
 def clip_weights(steps: int = DEFAULT_STEPS) -> tuple[float, ...]:
@@ -75,45 +62,66 @@ def sweep(
     *,
     clip: Mapping[str, Tensor],
     tuned: Mapping[str, Tensor],
-    sets: Mapping[str, EvaluationSet],
+    sets: Mapping[str, EvaluationSet | RetrievalSet],
     classifier: Classifier,
     preprocessing: Preprocessing,
     weights: Sequence[float],
     pooling: Pooling = "normalize_then_mean",
+    sentences: Classifier | None = None,
+    rule: ViewRule = "sum_of_logits",
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
 ) -> Sweep:
     """Score every set at every λ. The network runs once over each array of frames for each λ.
 
     classifier: gives float32 (C, D) unit rows for labels in words, from the network as it is.
-    Returns set -> clip_weight -> scores. The network is left at the last λ.
+    sentences: the same for texts without templates; needed by retrieval sets. Returns set ->
+    clip_weight -> scores. The network is left at the last λ.
     """
     if not sets:
         raise ValueError("no sets to evaluate")
     scores: Sweep = {name: {} for name in sets}
     for clip_weight in weights:
         network.load_state_dict(interpolate(clip, tuned, clip_weight=clip_weight), strict=True)
-        embeddings: dict[int, NDArray[np.float32]] = {}
+        embedded: dict[int, NDArray[np.float32]] = {}
         for name, data in sets.items():
-            if id(data.frames) not in embeddings:
-                embeddings[id(data.frames)] = embed_videos(
+            if id(data.frames) not in embedded:
+                embedded[id(data.frames)] = embed_views(
                     network,
-                    data.frames,
+                    data.frames if data.frames.ndim == _VIEWS_NDIM else data.frames[:, None],
                     preprocessing=preprocessing,
                     pooling=pooling,
                     batch_size=batch_size,
                     on_batch=on_batch,
                 )
-            scores[name][clip_weight] = zero_shot(
-                embeddings[id(data.frames)], classifier(network, data.classes), data.labels
-            )
+            features = embedded[id(data.frames)]
+            if isinstance(data, RetrievalSet):
+                if sentences is None:
+                    raise ValueError(f"{name}: a retrieval set, but nothing encodes sentences")
+                scores[name][clip_weight] = retrieval(
+                    sentences(network, data.texts),
+                    video_vectors(features, pooling=pooling),
+                    data.video_of,
+                )
+            else:
+                scores[name][clip_weight] = zero_shot(
+                    features,
+                    classifier(network, data.classes),
+                    data.labels,
+                    pooling=pooling,
+                    logit_scale=float(network.logit_scale.detach().exp()),
+                    rule=rule,
+                )
     return scores
 
 
-def curve(sweeps: Sequence[Sweep]) -> tuple[LambdaPoint, ...]:
-    """Top-1 over several seeds, ascending in λ: mean and sample standard deviation (0 for one).
+def curve(sweeps: Sequence[Mapping[str, Mapping[float, Scored]]]) -> tuple[LambdaPoint, ...]:
+    """Headline figures over several seeds, ascending in λ: mean and sample standard deviation.
 
-    Raises ValueError when the sweeps are of different sets or different λ.
+    The figure is top-1, or text-to-video R@1 of a retrieval set; of base and novel classes it is
+    the harmonic mean of their means over seeds, while the deviation is that of the seeds' own
+    harmonic means. The deviation of one seed is 0. Raises ValueError when the sweeps are of
+    different sets or different λ.
     """
     if not sweeps:
         raise ValueError("no sweeps")
@@ -122,51 +130,18 @@ def curve(sweeps: Sequence[Sweep]) -> tuple[LambdaPoint, ...]:
         raise ValueError("the sweeps are of different sets or different λ")
     points = []
     for clip_weight in next(iter(layout.values())):
-        top1 = {n: [float(s[n][clip_weight].top1) for s in sweeps] for n in layout}
+        found = {n: [s[n][clip_weight] for s in sweeps] for n in layout}
         points.append(
             LambdaPoint(
                 clip_weight=clip_weight,
-                scores={n: float(np.mean(v)) for n, v in top1.items()},
-                spread={
-                    n: float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for n, v in top1.items()
-                },
+                scores={n: mean_headline(scores) for n, scores in found.items()},
+                spread={n: _spread(scores) for n, scores in found.items()},
             )
         )
     return tuple(points)
 
 
-def choose(points: Sequence[LambdaPoint], rule: SelectionRule) -> Choice:
-    """Apply the rule to a measured curve.
-
-    Raises SelectionError when no λ satisfies it, ValueError for a set that was not measured and for
-    `within` with a curve that lacks λ = 1.
-    """
-    used = {*rule.maximise, *rule.within, *rule.at_least}
-    unmeasured = sorted(used - set(points[0].scores))
-    if unmeasured or not rule.maximise:
-        raise ValueError(f"the rule needs sets that were measured; not: {', '.join(unmeasured)}")
-    floors = dict(rule.at_least)
-    if rule.within:
-        own = [p for p in points if p.clip_weight == 1.0]
-        if not own:
-            raise ValueError("the rule compares with CLIP, but λ = 1 was not measured")
-        for name, loss in rule.within.items():
-            floors[name] = max(own[0].scores[name] - loss, floors.get(name, 0.0))
-    allowed = [p for p in points if all(p.scores[n] >= f for n, f in floors.items())]
-    if not allowed:
-        best = "; ".join(
-            f"{n} needs {f:.1f} %, and reaches at most {max(p.scores[n] for p in points):.1f} %"
-            for n, f in floors.items()
-        )
-        raise SelectionError(f"no λ satisfies the rule ({rule.words()}): {best}")
-
-    def merit(point: LambdaPoint) -> tuple[float, float]:
-        mean = float(np.mean([point.scores[n] for n in rule.maximise]))
-        return round(mean, 6), point.clip_weight
-
-    chosen = max(allowed, key=merit)
-    scores = ", ".join(f"{n} {chosen.scores[n]:.1f} %" for n in sorted(used))
-    return Choice(
-        clip_weight=round(chosen.clip_weight, 4),
-        reason=f"{rule.words()}: λ = {chosen.clip_weight:g} ({scores})",
-    )
+def _spread(scores: Sequence[Scored]) -> float:
+    """The sample standard deviation of the scores' own figures; 0 of one."""
+    values = [float(score.headline) for score in scores]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -1,6 +1,5 @@
-"""Lists of labelled video files, and their decoding through the shared core."""
+"""Videos of a list, decoded into memory as the service would decode them."""
 
-import csv
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,18 +13,7 @@ from numpy.typing import NDArray
 from service.videoclip.decoding import Limits, decode_clips
 from service.videoclip.errors import VideoError
 from service.videoclip.manifest import Preprocessing, Sampling
-
-
-class VideoListError(ValueError):
-    """A list that cannot be used; names the file, and the line where there is one."""
-
-
-@dataclass(frozen=True)
-class LabelledVideo:
-    """One video file and its label, in words."""
-
-    path: Path
-    label: str
+from training.data.annotations import LabelledVideo, VideoListError
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,32 +35,6 @@ class DecodedVideos:
         if unknown:
             raise ValueError(f"labels that are none of the {len(classes)} classes: {unknown[:5]}")
         return np.array([position[label] for label in self.labels], dtype=np.int64)
-
-
-def read_video_list(path: Path) -> list[LabelledVideo]:
-    """Read a CSV file with the columns `path` and `label`, or a folder with one folder a class.
-
-    Paths in the file are relative to it. Label names are words; other columns are ignored. Raises
-    VideoListError when there is nothing, a column is missing or a field is empty.
-    """
-    if path.is_dir():
-        videos = [
-            LabelledVideo(path=file, label=folder.name)
-            for folder in sorted(path.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
-            for file in sorted(folder.iterdir())
-            if file.is_file() and not file.name.startswith(".")
-        ]
-    else:
-        videos = _read_csv(path)
-    if not videos:
-        raise VideoListError(f"{path}: holds no videos")
-    return videos
-
-
-def classes_of(videos: Sequence[LabelledVideo]) -> tuple[str, ...]:
-    """The different labels, sorted by name."""
-    return tuple(sorted({video.label for video in videos}))
 
 
 def decode_videos(
@@ -114,7 +76,7 @@ def decode_videos(
                 failed.append((video.path, result))
             else:
                 frames[len(labels)] = result
-                labels.append(video.label)
+                labels.append(video.class_name)
     if not labels:
         path, reason = failed[0]
         raise VideoListError(f"none of {len(videos)} videos can be decoded; {path}: {reason}")
@@ -128,22 +90,3 @@ def _require_memory(needed_bytes: int, *, videos: int) -> None:
             f"the frames of {videos} videos take {needed_bytes / 2**30:.1f} GiB, and this machine "
             f"has {memory_bytes / 2**30:.1f} GiB of memory; decoded clips are held in memory"
         )
-
-
-def _read_csv(path: Path) -> list[LabelledVideo]:
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            missing = {"path", "label"} - set(reader.fieldnames or ())
-            if missing:
-                raise VideoListError(f"{path}: the column {sorted(missing)[0]!r} is missing")
-            videos = []
-            for row in reader:
-                if not row["path"] or not row["label"]:
-                    raise VideoListError(f"{path}, line {reader.line_num}: path or label is empty")
-                videos.append(LabelledVideo(path=path.parent / row["path"], label=row["label"]))
-    except OSError as error:
-        raise VideoListError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise VideoListError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    return videos

@@ -26,14 +26,20 @@ from service.videoclip.preprocessing import normalize, resize_crop
 from service.videoclip.prompts import TEMPLATES, apply
 from service.videoclip.tokenizing import Tokenizer, build_tokenizer_json
 from training.config import ConfigError
+from training.data.annotations import LabelledVideo, read_video_list
 from training.data.merges import learn_merges
-from training.data.motion_world import files, sets
+from training.data.motion_world import files, sets, vocabulary
 from training.data.motion_world.drawing import Camera
 from training.demo_config import DemoConfig
+from training.fine_tuning import fine_tune
 from training.models.network import VideoCLIP, build
-from training.recipes import clip, open_vclip
+from training.pixels import Pixels
+from training.recipe import Batch
+from training.recipes import clip
+from training.recipes.open_vclip import OpenVCLIP
 from training.select_lambda import EvaluationSet
-from training.video_list import LabelledVideo, decode_videos, read_video_list
+from training.step import Step
+from training.video_list import decode_videos
 
 State = dict[str, Tensor]
 Method = Literal["open-vclip", "plain"]
@@ -190,6 +196,7 @@ class Workshop:
                 encode=lambda texts: tokenizer.encode(texts)[0],
                 normalize=lambda batch: normalize(batch, self.preprocessing),
                 prompts=("{}", *TEMPLATES[self.config.template_set]),
+                apart=vocabulary.verb_groups(),
                 settings=self.config.clip,
                 on_step=_progress("train CLIP", self.config.clip.steps),
             )
@@ -216,17 +223,25 @@ class Workshop:
         """Fine-tuned weights: the running mean of Open-VCLIP, the last step of plain tuning."""
         target = self.folder / f"{method}-{seed}.safetensors"
         if not target.exists():
-            settings = replace(self.config.open_vclip, seed=seed, flip=False)
+            settings = self.config.open_vclip
             if method == "plain":
                 settings = replace(settings, interpolation_coefficient=0.0, snapshots=0)
             source = self.videos("source", "train")
             network = self.network()
+            rows = torch.from_numpy(self.classifier(network, source.classes))
+            pixels = Pixels(self.preprocessing)
+            clips = _clips(source, frames=FRAMES, batch_size=settings.batch_size, seed=seed)
             progress = _progress(f"fine-tune, {method}, seed {seed}", settings.steps)
-            result = open_vclip.fine_tune(
-                network.train(),
-                _clips(source, frames=FRAMES, batch_size=settings.batch_size, seed=seed),
-                classifier=torch.from_numpy(self.classifier(network, source.classes)),
-                settings=settings,
+            result = fine_tune(
+                Step(
+                    OpenVCLIP(network, classifier=rows),
+                    steps=settings.steps,
+                    optimisation=settings.optimisation(),
+                    regularisation=settings.regularisation(),
+                    seed=seed,
+                    original=self.clip(),
+                ),
+                (Batch(frames=pixels(frames), labels=labels) for frames, labels in clips),
                 on_step=lambda step, report: progress(step, report.loss),
             )
             _save(result.last if result.averaged is None else result.averaged, target)
@@ -258,10 +273,9 @@ def _clips(
     """Endless random batches; of each of ``frames`` equal segments a random frame is taken."""
     rng = np.random.default_rng([seed, 3])
     per_segment = source.frames.shape[1] // frames
-    first = np.arange(frames) * per_segment
     while True:
         chosen = rng.integers(0, len(source.labels), batch_size)
-        shown = first + rng.integers(0, per_segment, (batch_size, frames))
+        shown = per_segment * np.arange(frames) + rng.integers(0, per_segment, (batch_size, frames))
         yield (
             torch.from_numpy(source.frames[chosen[:, None], shown]),
             torch.from_numpy(source.labels[chosen]),

@@ -12,12 +12,20 @@ import torch
 from numpy.typing import NDArray
 
 from service.videoclip.interpolation import interpolate
-from tests.training.tiny import ARCHITECTURE, FRAMES, real_clips, tiny_weights
+from tests.training.tiny import ARCHITECTURE, FRAMES, real_clips, system, tiny_weights
 from training import parity
+from training.errors import Refusal
 from training.export import export
-from training.graphs import Weights, external_names, load_graph
+from training.graphs import Weights, load_graph, wanted_weights
 from training.models.network import build
-from training.parity import BATCHES, ParityError, RealInputs, measure_parity, require_parity
+from training.parity import (
+    BATCHES,
+    ONE_BATCH,
+    ParityError,
+    RealInputs,
+    measure_parity,
+    require_parity,
+)
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -77,12 +85,12 @@ def test_graphs_do_not_depend_on_weights_time_or_place(exported: Path, tmp_path:
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (exported / path.name).read_bytes(), path.name
         assert str(Path(__file__).parent.parent.parent).encode() not in path.read_bytes()
-    names = external_names(tmp_path / "video_encoder.onnx")
+    names = wanted_weights(tmp_path / "video_encoder.onnx")
     assert len(names) == len(list(network.visual.parameters()))
 
 
 def test_every_graph_agrees_with_the_network(exported: Path) -> None:
-    """At λ = 0, 0.5, 1, for several batch sizes, on random and real inputs."""
+    """At λ = 0 for several batch sizes, at 0.5 and 1 for one, on random and real inputs."""
     clip, tuned = ends()
     measured = measure_parity(
         build(ARCHITECTURE),
@@ -94,7 +102,7 @@ def test_every_graph_agrees_with_the_network(exported: Path) -> None:
     )
     require_parity(measured)
     cases = {(p.graph, p.clip_weight, p.batch, p.inputs) for p in measured}
-    assert len(cases) == len(measured) == 4 * 3 * len(BATCHES) * 2
+    assert len(cases) == len(measured) == 4 * (len(BATCHES) + 2 * len(ONE_BATCH)) * 2
     assert max(p.max_rel_error for p in measured) < 1e-5
 
 
@@ -171,6 +179,16 @@ def test_an_error_at_one_length_of_texts_is_found(
     )
     with pytest.raises(ParityError, match=r"tolerance of 1e-04: text_encoder\.onnx at [^;]*$"):
         require_parity(measured)
+
+
+@pytest.mark.parametrize(("name", "frames"), [("frames", 0), ("t-trans", 78)])
+def test_a_number_of_frames_that_cannot_be_is_refused(
+    tmp_path: Path, name: str, frames: int
+) -> None:
+    """No frames, or more than T-Trans has positions for; nothing is written."""
+    with pytest.raises(Refusal, match=f"frames: {frames} is not from 1 to"):
+        export(build(system(name)), tmp_path, frames_per_clip=frames)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_weights_are_named(exported: Path) -> None:

@@ -158,6 +158,19 @@ def test_identical_frames_equal_plain_clip_away_from_the_ends() -> None:
     assert error[~inner].min() > 5e-5
 
 
+def test_a_video_and_its_reverse_have_the_same_embeddings_in_reverse() -> None:
+    """Neighbours are a set without an order, so no weights can tell the direction of time.
+
+    With a mean over frames a video and its reverse are then one vector: exact, whatever is trained.
+    """
+    network = build(ARCHITECTURE, seed=1).eval()
+    frames = torch.randn(2, 8, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        forward, backward = network.encode_frames(frames), network.encode_frames(frames.flip(1))
+    torch.testing.assert_close(backward.flip(1), forward)
+    assert not torch.allclose(forward[:, 0], forward[:, -1], atol=1e-3)
+
+
 def test_a_frame_reaches_as_many_neighbours_as_there_are_layers() -> None:
     """Changing frame 7 changes the outputs of frames 7-L and later, and of no other."""
     clips = video(1, 8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.weights import WeightsError, read_weights, require_names
+from training.weights import WeightsError, read_checkpoint, read_weights, require_names
 
 
 class _Payload:
@@ -49,7 +49,7 @@ def _hostile() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("w.pt", _hostile(), "not a file of plain weights"),
+        ("w.pt", _hostile(), r"an object of \S+open, .*take out 'state_dict' in a sandbox"),
         ("w.pt", b"nonsense", "not a file of plain weights"),
         ("w.safetensors", b"nonsense", "not a whole safetensors file"),
         ("w.pt", None, "no such file"),
@@ -65,6 +65,49 @@ def test_bad_files_are_refused(
     with pytest.raises(WeightsError, match=message) as caught:
         read_weights(path)
     assert name in str(caught.value)
+
+
+def test_a_section_is_found_and_the_rest_is_named(tmp_path: Path) -> None:
+    """Settings and optimiser lie beside the weights; nothing is taken for weights but these."""
+    path = tmp_path / "w.pt"
+    torch.save({"model_state": STATE, "epoch": 3, "optimizer_state": {"state": {}}}, path)
+    found = read_checkpoint(path, section="model_state")
+    assert (found.section, found.beside) == ("model_state", ("epoch", "optimizer_state"))
+    assert {n: t.dtype for n, t in found.tensors.items()} == {n: t.dtype for n, t in STATE.items()}
+    torch.save(STATE, path)
+    assert read_checkpoint(path, section="model_state").section is None
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_sections_that_belong_together_are_joined(tmp_path: Path, prefix: str) -> None:
+    """Each may carry the prefix of distributed training by itself."""
+    path = tmp_path / "w.pt"
+    parts = {"one": {f"{prefix}a": torch.ones(1)}, "two": {"b": torch.zeros(1)}}
+    torch.save(parts, path)
+    found = read_checkpoint(path, section="one", joined={"two": "head."})
+    assert set(found.tensors) == {"a", "head.b"}
+    assert found.beside == ()
+
+
+def test_two_sections_that_disagree_are_refused(tmp_path: Path) -> None:
+    """Neither of two values of one weight is chosen silently; equal ones are one."""
+    path = tmp_path / "w.pt"
+    torch.save({"one": {"head.b": torch.ones(1)}, "two": {"b": torch.zeros(1)}}, path)
+    with pytest.raises(WeightsError, match=r"two: is there twice, with other values: head\.b"):
+        read_checkpoint(path, section="one", joined={"two": "head."})
+    torch.save({"one": {"head.b": torch.ones(1)}, "two": {"b": torch.ones(1)}}, path)
+    assert set(read_checkpoint(path, section="one", joined={"two": "head."}).tensors) == {"head.b"}
+
+
+def test_a_section_of_other_things_is_named(tmp_path: Path) -> None:
+    """Where weights should be, there are none."""
+    path = tmp_path / "w.pt"
+    torch.save({"model": {"w": torch.ones(1), "depth": 3}}, path)
+    with pytest.raises(WeightsError, match=r"w\.pt: model: no tensors under depth"):
+        read_checkpoint(path, section="model")
+    torch.save([1, 2], path)
+    with pytest.raises(WeightsError, match="holds no state dict, but a list"):
+        read_checkpoint(path)
 
 
 def test_values_that_are_no_weights_are_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from service.videoclip.manifest import LambdaPoint, Preprocessing, Sampling
 from service.videoclip.tokenizing import build_tokenizer_json
 from training.artefact import Description
-from training.models.network import build
+from training.models.network import VideoCLIP, build
 from training.publish import publish
 
 MERGES = (("e", "d</w>"), ("r", "ed</w>"), ("o", "f</w>"))
@@ -35,6 +35,35 @@ ARCHITECTURE: dict[str, Any] = {
     "temporal": "neighbour",
 }
 FRAMES = 8
+
+# What may be added to CLIP, alone and together. The text tower has two layers, the visual three.
+PROMPTS = {"vision": 3, "vision_depth": 2, "text": 4, "text_depth": 2}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "neighbour": {"temporal": "neighbour"},
+    "frames": {"temporal": "none"},
+    "prompts": {"temporal": "none", "prompts": PROMPTS},
+    "t-trans": {"temporal": "none", "temporal_head": "t-trans"},
+    "token-t1d": {"temporal": "none", "temporal_head": "token-t1d"},
+    "t1d": {"temporal": "none", "temporal_head": "t1d"},
+    "t-trans, neighbour": {"temporal": "neighbour", "temporal_head": "t-trans"},
+    "everything": {"temporal": "neighbour", "temporal_head": "token-t1d", "prompts": PROMPTS},
+}
+
+
+def system(name: str) -> dict[str, Any]:
+    """The architecture of one of `SYSTEMS`."""
+    vision = {**ARCHITECTURE["vision_cfg"], "layers": 3}
+    return {**ARCHITECTURE, "vision_cfg": vision, **SYSTEMS[name]}
+
+
+def unlike(network: VideoCLIP, *, seed: int = 0) -> VideoCLIP:
+    """The same network with no weight at a special value: biases and kernels are random too."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise, alpha=0.1 * float(parameter.abs().mean()) + 0.02)
+    return network
 
 
 def tiny_weights() -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,32 +1,43 @@
-"""Evaluate what was published: the exported graphs, on encoded video files."""
+"""Evaluate what was published: the exported graphs, as the service runs them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from service.videoclip.interpolation import interpolate
-from service.videoclip.manifest import load_manifest, verify_files
-from service.videoclip.pooling import combine_views, pool, text_classifier
+from service.videoclip.manifest import (
+    VARIANT_FILES,
+    ArtefactError,
+    VariantName,
+)
+from service.videoclip.pooling import text_classifier, unit
 from service.videoclip.preprocessing import normalize
 from service.videoclip.prompts import TEMPLATES, apply
 from service.videoclip.tokenizing import Tokenizer
-from training.evaluate.zero_shot import ZeroShot, zero_shot
+from training.data.annotations import LabelledVideo
+from training.errors import Refusal
+from training.evaluate.model import Way
+from training.evaluate.views import video_vectors, view_features
 from training.graphs import load_graph
-from training.video_list import DecodedVideos, LabelledVideo, decode_videos
+from training.opened_artefact import open_artefact
+from training.video_list import DecodedVideos, decode_videos
 
 Runtime = Literal["onnx", "torchscript"]
 _SUFFIX: dict[Runtime, str] = {"onnx": "onnx", "torchscript": "ts"}
+_ENDS = ("clip", "tuned")
+_TEXTS_AT_ONCE = 256
 
 
 class PublishedModel:
-    """A published artefact at one λ, run as the service runs it, without the network's code.
+    """`training.evaluate.model.Model` by the graphs of a published artefact, without the network.
 
     folder: `model_store/<name>/<revision>`. clip_weight: None takes the manifest's default.
-    Raises ArtefactError when files are missing or altered, ValueError for a weight outside 0 to 1.
+    variant: run the graphs in fewer bits, of the manifest's `variants` (ONNX only). Raises
+    ArtefactError when files are missing or altered, ValueError for a weight outside 0 to 1.
     """
 
     def __init__(
@@ -35,49 +46,72 @@ class PublishedModel:
         *,
         clip_weight: float | None = None,
         runtime: Runtime = "onnx",
+        variant: VariantName | None = None,
         threads: int = 0,
     ) -> None:
-        self.manifest = load_manifest(folder)
-        verify_files(folder, self.manifest)
-        self.clip_weight = (
-            self.manifest.default_clip_weight if clip_weight is None else round(clip_weight, 4)
+        self.manifest = open_artefact(folder)
+        self.way = Way(
+            sampling=self.manifest.sampling,
+            preprocessing=self.manifest.preprocessing,
+            pooling=self.manifest.pooling,
+            template_set=self.manifest.template_set,
         )
-        weights = interpolate(
-            load_file(folder / "weights_clip.safetensors"),
-            load_file(folder / "weights_tuned.safetensors"),
-            clip_weight=self.clip_weight,
+        self.facts: dict[str, Any] = {
+            "artefact": f"{self.manifest.name}/{self.manifest.revision}",
+            "run_by": runtime if variant is None else f"{runtime}, {variant}",
+        }
+        self._ends = tuple(load_file(folder / f"weights_{end}.safetensors") for end in _ENDS)
+        suffix = _SUFFIX[runtime]
+        names = tuple(f"{tower}_encoder.{suffix}" for tower in ("video", "text"))
+        if variant is not None:
+            names = _files_of(variant, folder, runtime=runtime)
+        self._graphs = tuple(folder / name for name in names)
+        self._threads = threads
+        self._tokenizer = Tokenizer(folder / "tokenizer.json", self.manifest.context_length)
+        self.set_clip_weight(
+            self.manifest.default_clip_weight if clip_weight is None else clip_weight
         )
+
+    def set_clip_weight(self, clip_weight: float) -> None:
+        """Load the graphs with θ(λ)."""
+        self.clip_weight = round(clip_weight, 4)
+        clip, tuned = self._ends
+        weights = interpolate(clip, tuned, clip_weight=self.clip_weight)
         visual = {n: a for n, a in weights.items() if n.startswith("visual.")}
         other = {n: a for n, a in weights.items() if n not in visual}
-        suffix = _SUFFIX[runtime]
-        self._video = load_graph(folder / f"video_encoder.{suffix}", visual, threads=threads)
-        self._text = load_graph(folder / f"text_encoder.{suffix}", other, threads=threads)
-        self._tokenizer = Tokenizer(folder / "tokenizer.json", self.manifest.context_length)
+        self.logit_scale = float(np.exp(weights["logit_scale"]))
+        video, text = self._graphs
+        self._video = load_graph(video, visual, threads=self._threads)
+        self._text = load_graph(text, other, threads=self._threads)
 
     def classifier(self, labels: Sequence[str]) -> NDArray[np.float32]:
-        """Unit rows (C, D) of labels in words, in the artefact's own templates."""
-        templates = TEMPLATES[self.manifest.template_set]
+        """Rows (C, D) of labels in words, in the templates of `way`."""
+        templates = TEMPLATES[self.way.template_set]
         texts = [apply(template, label) for label in labels for template in templates]
-        token_ids, _ = self._tokenizer.encode(texts)
-        embeddings = self._text(token_ids)
-        return text_classifier(embeddings.reshape(len(labels), len(templates), -1))
+        return text_classifier(
+            self._embed(texts).reshape(len(labels), len(templates), -1),
+            template_mean=self.way.template_mean,
+        )
+
+    def sentences(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts as they are: unit rows, float32 (n, D)."""
+        return unit(self._embed(texts))
+
+    def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Views as vectors: uint8 (n, V, T, S, S, 3) -> float32 (n, V, D) of `view_features`."""
+        pooling = self.way.pooling
+        return np.stack(
+            [
+                view_features(
+                    self._video(normalize(views, self.way.preprocessing)), pooling=pooling
+                )
+                for views in frames
+            ]
+        )
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """One vector for each video. frames: uint8 (n, views, T, S, S, 3) -> float32 (n, D)."""
-        pooling = self.manifest.pooling
-        vectors = []
-        for views in frames:
-            clips = normalize(views, self.manifest.preprocessing)  # (views, T, 3, S, S)
-            vectors.append(
-                combine_views(pool(self._video(clips), pooling=pooling), pooling=pooling)
-            )
-        return np.stack(vectors)
-
-    def evaluate(self, videos: DecodedVideos, *, classes: Sequence[str]) -> ZeroShot:
-        """Zero-shot scores of decoded videos among `classes`, in words."""
-        return zero_shot(
-            self.embed(videos.frames), self.classifier(classes), videos.label_ids(classes)
-        )
+        """One vector for each video, as the service has it: (n, V, T, S, S, 3) -> (n, D)."""
+        return video_vectors(self.features(frames), pooling=self.way.pooling)
 
     def decode(
         self,
@@ -89,8 +123,25 @@ class PublishedModel:
         """Decode video files with the artefact's own sampling and preprocessing."""
         return decode_videos(
             videos,
-            sampling=self.manifest.sampling,
-            preprocessing=self.manifest.preprocessing,
+            sampling=self.way.sampling,
+            preprocessing=self.way.preprocessing,
             threads=threads,
             on_video=on_video,
         )
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = []
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            token_ids, _ = self._tokenizer.encode(texts[first : first + _TEXTS_AT_ONCE])
+            rows.append(self._text(token_ids))
+        return np.concatenate(rows)
+
+
+def _files_of(variant: VariantName, folder: Path, *, runtime: Runtime) -> tuple[str, ...]:
+    if runtime != "onnx":
+        raise Refusal(f"variant {variant}: is run by onnx, not by {runtime}")
+    names = VARIANT_FILES[variant]
+    for name in names:
+        if not (folder / name).is_file():
+            raise ArtefactError(name, expected=f"the variant {variant}", found="none")
+    return names

@@ -1,57 +1,39 @@
-"""Zero-shot classification: how often the right label comes first, or among the first five."""
+"""Zero-shot classification by the network itself: labels in words, videos as frames in memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from service.videoclip.manifest import Preprocessing
-from service.videoclip.pooling import Pooling, pool
+from service.videoclip.pooling import Pooling
 from service.videoclip.preprocessing import normalize
+from training.evaluate.accuracy import Accuracy, accuracy
+from training.evaluate.views import ViewRule, class_scores, view_features
 from training.models.network import VideoCLIP
 
 
-@dataclass(frozen=True)
-class ZeroShot:
-    """Shares of videos in %: the right label first (top1), or among the first five (top5)."""
-
-    top1: float
-    top5: float
-    videos: int
-
-
 def zero_shot(
-    embeddings: NDArray[np.float32], classifier: NDArray[np.float32], labels: NDArray[np.integer]
-) -> ZeroShot:
-    """Classify pooled video embeddings by their products with a text classifier.
+    features: NDArray[np.float32],
+    classifier: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    *,
+    pooling: Pooling,
+    logit_scale: float = 1.0,
+    rule: ViewRule = "sum_of_logits",
+) -> Accuracy:
+    """Classify videos by the products of their views with a text classifier.
 
-    embeddings: float32 (n, D), pooled. classifier: float32 (C, D), unit rows. labels: integer (n,),
-    rows of the classifier. Equal scores count against the model: a label is right only if no other
-    one reaches its score. With fewer than five labels top5 is 100.
-    Raises ValueError for nothing to classify, labels out of range, or scores that are not finite.
+    features: float32 (n, V, D) of `view_features`. classifier: float32 (C, D), unit rows. labels:
+    integer (n,), rows of the classifier. logit_scale matters to ``sum_of_softmax`` alone. Ties and
+    errors: `training.evaluate.accuracy.accuracy`.
     """
-    if len(embeddings) != len(labels) or len(labels) == 0:
-        raise ValueError(f"{len(embeddings)} embeddings with {len(labels)} labels")
-    if labels.min() < 0 or labels.max() >= len(classifier):
-        raise ValueError(
-            f"labels: {labels.min()} to {labels.max()} of a classifier of {len(classifier)} rows"
-        )
-    scores = embeddings @ classifier.T  # (n, C)
-    if not np.isfinite(scores).all():
-        raise ValueError("scores that are not finite")
-    right = scores[np.arange(len(labels)), labels]
-    # The right label's own comparison is one of those counted.
-    better = (scores >= right[:, None]).sum(axis=1) - 1
-    return ZeroShot(
-        top1=100.0 * float((better < 1).mean()),
-        top5=100.0 * float((better < 5).mean()),
-        videos=len(labels),
-    )
+    scores = class_scores(features, classifier, pooling=pooling, logit_scale=logit_scale, rule=rule)
+    return accuracy(scores, labels)
 
 
-def embed_videos(
+def embed_views(
     network: VideoCLIP,
     frames: NDArray[np.uint8],
     *,
@@ -60,19 +42,21 @@ def embed_videos(
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Pooled embeddings of clips that lie in memory.
+    """Views of videos as vectors, by the network as it is.
 
-    frames: uint8 (n, T, S, S, 3), resized and cropped. on_batch: called with the number of clips
-    done since the last call. Returns float32 (n, D).
+    frames: uint8 (n, V, T, S, S, 3), resized and cropped. batch_size: views that the network sees
+    at once. on_batch: called with the number of views done since the last call. Returns float32
+    (n, V, D) of `view_features`.
     """
     network.eval()
     device = next(network.parameters()).device
+    clips = frames.reshape(-1, *frames.shape[2:])
     pooled = []
-    for first in range(0, len(frames), batch_size):
-        batch = normalize(frames[first : first + batch_size], preprocessing)
+    for first in range(0, len(clips), batch_size):
+        batch = normalize(clips[first : first + batch_size], preprocessing)
         with torch.no_grad():
             out = network.encode_frames(torch.from_numpy(batch).to(device)).float().cpu().numpy()
-        pooled.append(pool(out, pooling=pooling))
+        pooled.append(view_features(out, pooling=pooling))
         if on_batch is not None:
             on_batch(len(batch))
-    return np.concatenate(pooled)
+    return np.concatenate(pooled).reshape(*frames.shape[:2], -1)

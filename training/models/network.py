@@ -1,32 +1,40 @@
-"""CLIP in open_clip's modules, with neighbour-frame attention in the visual tower."""
+"""CLIP in open_clip's modules, read as a video model: neighbours, prompts, temporal heads."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from training.models.architecture import Temporal as Temporal
+from training.models.architecture import TemporalHead, temporal_heads_of
+from training.models.architecture import describe as describe
 from training.models.attention import causal_attention, frame_attention, neighbour_attention
 from training.models.perceptron import mlp
+from training.models.prompts import Prompts
+from training.models.temporal_heads import POSITIONS, TemporalTransformer, TokenConvolution
 from training.models.towers import open_clip
-
-Temporal = Literal["neighbour", "none"]
-
-_TOP_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "temporal"}
-_VISION_KEYS = {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio"}
-_TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 
 
 class VideoCLIP(nn.Module):
     """open_clip's CLIP, read by this project's own forward pass.
 
     The state dict is open_clip's, name by name and shape by shape: neighbour attention has no
-    parameters of its own. Build it with `build`.
+    parameters of its own. Prompts are added under `prompts` and `visual.prompts`, temporal heads
+    under `visual.temporal_head` or each visual block's `control_point`. Build it with `build`.
+
+    gradient_checkpointing: while training, keep only what goes into each block, and run the block
+    once more in the backward pass: less memory, about a third more time.
     """
 
-    def __init__(self, clip: nn.Module, *, temporal: Temporal) -> None:
+    def __init__(
+        self, clip: nn.Module, *, temporal: Temporal, temporal_head: TemporalHead = "none"
+    ) -> None:
         super().__init__()
         self.temporal: Temporal = temporal
+        self.temporal_head: TemporalHead = temporal_head
+        self.gradient_checkpointing = False
         self.visual: Any = clip.visual
         self.transformer: Any = clip.transformer
         self.token_embedding: Any = clip.token_embedding
@@ -34,7 +42,7 @@ class VideoCLIP(nn.Module):
         self.ln_final: Any = clip.ln_final
         self.text_projection: Any = clip.text_projection
         self.logit_scale: Any = clip.logit_scale
-        self.context_length: int = int(clip.context_length)  # type: ignore[arg-type]
+        self.prompts: Prompts | None = None
 
     @property
     def image_size(self) -> int:
@@ -51,11 +59,23 @@ class VideoCLIP(nn.Module):
         """Number of token ids."""
         return int(self.token_embedding.weight.shape[0])
 
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """Embed the frames of clips, each seeing its two neighbours if `temporal` says so.
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a text, start and end included; text prompts take their places from it."""
+        taken = 0 if self.prompts is None else self.prompts.length
+        return int(self.positional_embedding.shape[0]) - taken
 
-        frames: float (B, T, 3, S, S), normalised; any T. Returns (B, T, D), not normalised: one
-        vector per frame, the projected class token.
+    @property
+    def max_frames(self) -> int | None:
+        """Most frames of a clip; None: any number."""
+        return POSITIONS if self.temporal_head == "t-trans" else None
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Embed the frames of clips, each seeing what `temporal` and `temporal_head` let it see.
+
+        frames: float (B, T, 3, S, S), normalised; any T (t-trans: at most 77). Returns (B, T, D),
+        not normalised: one vector per frame, the projected class token; with t-trans, what its
+        head makes of it.
         """
         T = frames.shape[1]
         visual = self.visual
@@ -63,39 +83,82 @@ class VideoCLIP(nn.Module):
         x = visual.conv1(frames.flatten(0, 1)).flatten(2).transpose(1, 2)  # (B*T, patches, width)
         first = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([first, x], dim=1) + visual.positional_embedding.to(x.dtype)
+        N = x.shape[1]
+        prompts: Prompts | None = getattr(visual, "prompts", None)
+        if prompts is not None:
+            x = torch.cat([x, prompts.at(0, like=x)], dim=1)  # at the end, without positions
         x = visual.ln_pre(x)
         x = x.view(-1, T, x.shape[1], width)
-        attend = neighbour_attention if self.temporal == "neighbour" else frame_attention
         blocks = visual.transformer.resblocks
         for i, block in enumerate(blocks):
-            # Only the class token leaves the last layer, so only it asks there.
-            queries = 1 if i == len(blocks) - 1 else None
-            x = x[:, :, :queries] + attend(block.attn, block.ln_1(x), queries=queries)
-            x = x + mlp(block.mlp, block.ln_2(x))
-        return visual.ln_post(x[:, :, 0]) @ visual.proj  # type: ignore[no-any-return]
+            if prompts is not None and prompts.renewed_before(i):
+                x = torch.cat([x, prompts.at(i, like=x)], dim=2)
+            # Only the class token leaves the last layer, so only it asks there; and where the next
+            # layer has prompts of its own, this one's ask nothing and end here.
+            queries = None
+            if i == len(blocks) - 1:
+                queries = 1
+            elif prompts is not None and prompts.renewed_before(i + 1):
+                queries = N
+            x = self._run(self._visual_block, block, x, queries)
+        out: Tensor = visual.ln_post(x[:, :, 0]) @ visual.proj
+        return visual.temporal_head(out) if self.temporal_head == "t-trans" else out
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """Embed texts. token_ids: int64 (n, L), L <= context_length, cut to the longest text.
 
-        The end of a text is the position of its largest id. Returns (n, D), not normalised.
+        The end of a text is the position of its largest id. Prompts come between the start token
+        and the words, which move back by their number. Returns (n, D), not normalised.
         """
-        L = token_ids.shape[1]
         last = token_ids.argmax(dim=-1)
-        x = self.token_embedding(token_ids) + self.positional_embedding[:L]
+        x = self.token_embedding(token_ids)
+        prompts = self.prompts
+        if prompts is not None:
+            x = torch.cat([x[:, :1], prompts.at(0, like=x), x[:, 1:]], dim=1)
+            last = last + prompts.length
+        x = x + self.positional_embedding[: x.shape[1]]
         blocks = self.transformer.resblocks
         for i, block in enumerate(blocks):
+            if prompts is not None and prompts.renewed_before(i):
+                x = torch.cat([x[:, :1], prompts.at(i, like=x), x[:, 1 + prompts.length :]], dim=1)
             # Only the end of the text leaves the last layer, so only it asks there.
-            if i < len(blocks) - 1:
-                x = x + causal_attention(block.attn, block.ln_1(x), last=None)
-            else:
-                end = x.gather(1, last.view(-1, 1, 1).expand(-1, 1, x.shape[2]))
-                x = end + causal_attention(block.attn, block.ln_1(x), last=last)
-            x = x + mlp(block.mlp, block.ln_2(x))
+            x = self._run(_text_block, block, x, last if i == len(blocks) - 1 else None)
         return self.ln_final(x[:, 0]) @ self.text_projection  # type: ignore[no-any-return]
 
     def forward(self, frames: Tensor) -> Tensor:
         """`encode_frames`: the visual tower is what `torch.func.functional_call` is used on."""
         return self.encode_frames(frames)
+
+    def _visual_block(self, block: Any, x: Tensor, queries: int | None) -> Tensor:
+        convolve: Callable[[Tensor], Tensor] = (
+            block.control_point if self.temporal_head == "token-t1d" else _unchanged
+        )
+        attend = neighbour_attention if self.temporal == "neighbour" else frame_attention
+        x = convolve(x)
+        read = x
+        if self.temporal_head == "t1d" and hasattr(block, "control_point"):
+            read = block.control_point(x)
+        x = x[:, :, :queries] + attend(block.attn, block.ln_1(read), queries=queries)
+        x = convolve(x)
+        return x + mlp(block.mlp, block.ln_2(x))
+
+    def _run(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+            return out
+        return function(*arguments)
+
+
+def _text_block(block: Any, x: Tensor, last: Tensor | None) -> Tensor:
+    asking = x
+    if last is not None:
+        asking = x.gather(1, last.view(-1, 1, 1).expand(-1, 1, x.shape[2]))
+    x = asking + causal_attention(block.attn, block.ln_1(x), last=last)
+    return x + mlp(block.mlp, block.ln_2(x))
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def build(
@@ -103,10 +166,19 @@ def build(
 ) -> VideoCLIP:
     """A network with random weights, the same ones for the same seed.
 
-    architecture: a dict with embed_dim, vision_cfg, text_cfg and optionally quick_gelu (False) and
-    temporal ("neighbour"); or the name of an open_clip model. `temporal` overrides the dict's.
-    Raises ValueError for an unknown name, a key this network does not implement, or sizes that do
-    not divide.
+    architecture: the name of an open_clip model, or a dict with embed_dim, vision_cfg, text_cfg and
+    optionally
+
+    - quick_gelu: CLIP's own activation (False);
+    - temporal: "neighbour" (the default), Open-VCLIP's attention to the frames before and after, or
+      "none";
+    - temporal_head: "none" (the default), "t-trans", "token-t1d" or "t1d", of Text4Vis;
+    - prompts: vision and vision_depth, text and text_depth: how many learned vectors are in the
+      tower, and how many of its layers get new ones, of ViFi-CLIP's second stage.
+
+    `temporal` overrides the dict's. Weights of CLIP itself do not depend on the last two.
+    Raises ArchitectureError for an unknown name, a key this network does not implement, or sizes
+    that do not fit.
     """
     spec = describe(architecture, temporal=temporal)
     towers = open_clip()
@@ -118,53 +190,37 @@ def build(
             text_cfg=towers.CLIPTextCfg(**spec["text_cfg"]),
             quick_gelu=spec["quick_gelu"],
         )
-    return VideoCLIP(clip, temporal=spec["temporal"])
+        network = VideoCLIP(clip, temporal=spec["temporal"], temporal_head=spec["temporal_head"])
+        _add_prompts(network, spec["prompts"])
+        _add_temporal_head(network, heads=temporal_heads_of(spec))
+    return network
 
 
-def describe(
-    architecture: Mapping[str, Any] | str, *, temporal: Temporal | None = None
-) -> dict[str, Any]:
-    """The complete, checked architecture dict that `build` takes and the manifest records."""
-    if isinstance(architecture, str):
-        config = open_clip().get_model_config(architecture)
-        if config is None:
-            raise ValueError(f"architecture: open_clip has no model named {architecture!r}")
-        # get_model_config returns the registered dict itself, or a copy: never hand it out.
-        architecture = dict(config)
-    spec = dict(architecture)
-    spec["vision_cfg"] = dict(spec.get("vision_cfg", {}))
-    spec["text_cfg"] = dict(spec.get("text_cfg", {}))
-    spec.setdefault("quick_gelu", False)
-    spec["temporal"] = temporal or spec.get("temporal", "neighbour")
-    _check_keys(spec, known=_TOP_KEYS, where="architecture")
-    _check_keys(spec["vision_cfg"], known=_VISION_KEYS, where="architecture.vision_cfg")
-    _check_keys(spec["text_cfg"], known=_TEXT_KEYS, where="architecture.text_cfg")
-    if spec["temporal"] not in ("neighbour", "none"):
-        raise ValueError(
-            f"architecture.temporal: {spec['temporal']!r} is neither 'neighbour' nor 'none'"
+def _add_prompts(network: VideoCLIP, sizes: Mapping[str, int] | None) -> None:
+    if sizes is None:
+        return
+    if sizes["text"]:
+        network.prompts = Prompts(
+            length=sizes["text"],
+            depth=sizes["text_depth"],
+            width=network.positional_embedding.shape[1],
         )
-    _check_sizes(spec)
-    return spec
+    if sizes["vision"]:
+        network.visual.prompts = Prompts(
+            length=sizes["vision"],
+            depth=sizes["vision_depth"],
+            width=network.visual.class_embedding.shape[0],
+        )
 
 
-def _check_keys(config: Mapping[str, Any], *, known: set[str], where: str) -> None:
-    unknown = sorted(set(config) - known)
-    if unknown:
-        raise ValueError(f"{where}: not supported: {', '.join(unknown)}; known: {sorted(known)}")
-
-
-def _check_sizes(spec: Mapping[str, Any]) -> None:
-    vision, text = spec["vision_cfg"], spec["text_cfg"]
-    for where, value in (("embed_dim", spec.get("embed_dim")), *vision.items(), *text.items()):
-        if not isinstance(value, (int, float)) or value <= 0:
-            raise ValueError(f"architecture: {where} must be a positive number, got {value!r}")
-    pairs = (
-        ("image_size", vision.get("image_size", 224), "patch_size", vision.get("patch_size", 16)),
-        ("vision width", vision.get("width", 768), "head_width", vision.get("head_width", 64)),
-        ("text width", text.get("width", 512), "heads", text.get("heads", 8)),
-    )
-    for name, value, divisor_name, divisor in pairs:
-        if value % divisor:
-            raise ValueError(
-                f"architecture: {name} {value} is not a multiple of {divisor_name} {divisor}"
+def _add_temporal_head(network: VideoCLIP, *, heads: int) -> None:
+    visual = network.visual
+    if network.temporal_head == "t-trans":
+        visual.temporal_head = TemporalTransformer(width=network.embedding_size, heads=heads)
+    elif network.temporal_head in ("token-t1d", "t1d"):
+        blocks = visual.transformer.resblocks
+        every = network.temporal_head == "t1d"
+        for block in blocks[len(blocks) // 2 :] if every else blocks:
+            block.control_point = TokenConvolution(
+                visual.class_embedding.shape[0], all_tokens=every
             )

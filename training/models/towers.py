@@ -14,12 +14,18 @@ _definitions: list[torch.library.Library] = []
 
 
 def open_clip() -> ModuleType:
-    """The `open_clip` module; every import of it in this project goes through here.
+    """The `open_clip` module; every import of it in this project goes through here."""
+    let_torchvision_import()
+    return importlib.import_module("open_clip")
 
-    torchvision, which open_clip needs, registers fake kernels for two of its own operators while it
-    is imported. A torchvision wheel built for CUDA cannot load its operators beside a CPU build of
-    torch, so the import would stop at them. Their schemas are defined here first, and only where
-    torchvision's library does not define them itself; nothing here ever calls them.
+
+def let_torchvision_import() -> None:
+    """Call this before the first import of torchvision, which open_clip needs.
+
+    torchvision registers fake kernels for two of its own operators while it is imported. A
+    torchvision wheel built for CUDA cannot load its operators beside a CPU build of torch, so the
+    import would stop at them. Their schemas are defined here first, and only where torchvision's
+    library does not define them itself; nothing here ever calls them.
     """
     if not _defined("nms") and not _torchvision_operators_load():
         library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -27,7 +33,6 @@ def open_clip() -> ModuleType:
             if not _defined(name):
                 library.define(f"{name}{_SCHEMA}")  # type: ignore[no-untyped-call]
         _definitions.append(library)
-    return importlib.import_module("open_clip")
 
 
 def _defined(operator: str) -> bool:

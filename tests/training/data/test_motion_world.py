@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from service.videoclip.decoding import Limits, probe
 from service.videoclip.manifest import Preprocessing, Sampling
+from training.data.annotations import VideoListError, read_video_list
 from training.data.motion_world import files, sets, vocabulary
 from training.data.motion_world.drawing import Camera, Scene, draw
 from training.data.motion_world.motions import path
-from training.video_list import VideoListError, decode_videos, read_video_list
+from training.video_list import decode_videos
 
 MOMENTS = np.linspace(0.0, 0.999, 64)
 
@@ -39,6 +40,13 @@ def test_targets_are_unseen() -> None:
     assert {noun for noun, _ in vocabulary.UNSEEN_PAIRS} <= seen_nouns
     assert {verb for _, verb in vocabulary.UNSEEN_PAIRS} <= seen_verbs == set(vocabulary.VERBS)
     assert not {noun for noun, _ in vocabulary.UNSEEN_NOUN_PAIRS} & seen_nouns
+
+
+def test_no_noun_has_a_verb_and_its_reverse_in_one_set() -> None:
+    """Where the network cannot tell two classes apart by construction, a set has only one."""
+    for pairs in (vocabulary.SOURCE_PAIRS, vocabulary.UNSEEN_PAIRS):
+        for verb, reverse in vocabulary.OPPOSITES:
+            assert not {n for n, v in pairs if v == verb} & {n for n, v in pairs if v == reverse}
 
 
 def test_source_is_narrow_and_never_names_attributes() -> None:

@@ -4,11 +4,13 @@ The list is of the form that ``training.video_list`` reads.
 """
 
 import csv
+import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from tqdm import tqdm
@@ -17,6 +19,7 @@ from training.data.motion_world.drawing import Camera, Frames, draw
 from training.data.motion_world.sets import Example
 
 LIST_NAME = "list.csv"
+_FACTS_NAME = "drawn.json"
 
 
 def write_video(target: Path, frames: Frames, *, seconds: float) -> None:
@@ -47,14 +50,29 @@ def _write(job: _Job) -> None:
     write_video(job.target, draw(job.example.scene, job.camera), seconds=job.camera.seconds)
 
 
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What a set was drawn with, as `write_set` was told; nothing where it was told nothing."""
+    path = folder / _FACTS_NAME
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return facts
+
+
 def write_set(
-    folder: Path, examples: Sequence[Example], *, camera: Camera, processes: int, title: str
+    folder: Path,
+    examples: Sequence[Example],
+    *,
+    camera: Camera,
+    processes: int,
+    title: str,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw and encode a set into ``folder``, with ``list.csv`` (path, label, caption).
 
-    The list is written last: a folder with a list is complete.
+    The list is written last: a folder with a list is complete. facts: for `read_facts`, as JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if facts is not None:
+        (folder / _FACTS_NAME).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     names = [f"{index:06d}.mp4" for index in range(len(examples))]
     jobs = [
         _Job(folder / name, example, camera) for name, example in zip(names, examples, strict=True)

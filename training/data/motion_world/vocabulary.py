@@ -68,12 +68,23 @@ class Style:
 
 
 WIDE = Style(tuple(COLOURS), TEXTURES, BACKGROUNDS)
-NARROW = Style(("red", "green", "blue"), ("plain",), ("dark", "gradient"))
+NARROW = Style(("red", "green", "blue", "yellow"), ("plain", "striped"), ("dark", "gradient"))
 
-# Offsets whose pairwise differences are all distinct (a Golomb ruler): no two verbs share more
-# than one noun for the same reason, so that a pair must be composed, not looked up by its group.
-_RULER = (0, 1, 4, 6)
-_UNSEEN_RULER = (2, 7, 9)
+# Verbs that are each other's reverse in time.
+OPPOSITES = (
+    ("moving left", "moving right"),
+    ("moving up", "moving down"),
+    ("spinning clockwise", "spinning counterclockwise"),
+    ("growing", "shrinking"),
+)
+
+# Which nouns a verb is seen with, and which it is only asked with, as offsets on the circle of
+# nouns. Steps of several lengths, so that verbs do not fall into groups that share their nouns: a
+# pair must be composed, not looked up by its group. And none of 5 or 7, so that no noun has a verb
+# and its opposite in one set: neighbour attention with a mean over frames gives the same vector for
+# a video and its reverse, exactly, so no training could tell such classes apart.
+_RULER = (0, 1, 4, 10)
+_UNSEEN_RULER = (2, 5, 6)
 
 
 def _pairs(ruler: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
@@ -105,3 +116,8 @@ def pair_label(noun: str, verb: str) -> str:
 def attribute_label(colour: str, texture: str, noun: str) -> str:
     """The label of an attribute class, such as ``red striped star``."""
     return f"{colour} {texture} {noun}"
+
+
+def verb_groups() -> list[list[str]]:
+    """One group of labels per noun: the noun with each verb."""
+    return [[pair_label(noun, verb) for verb in VERBS] for noun in NOUNS]
