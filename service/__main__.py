@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import math
 import shlex
 import signal
@@ -19,8 +20,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from service import logs
+from service.api_keys import new_key
 from service.app import Service, create_app
-from service.settings import Settings, SettingsError, help_text, load
+from service.connections import bounded
+from service.departure import Departure
+from service.errors import problem_table
+from service.routes.doorway import Doorway
+from service.settings import Settings, SettingsError, load
+from service.settings_help import help_text
+
+logger = logging.getLogger("vtag")
 
 _USAGE_ERROR = 2
 _SAMPLES = Path("deploy/samples")
@@ -33,6 +42,12 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, and end the application too when it was told twice: uvicorn would leave it out."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service; return the exit code (2: something the operator can put right)."""
@@ -43,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"vtag {version('vtag')}")
         return 0
+    if arguments == ["errors"]:
+        print(problem_table())
+        return 0
+    if arguments[:1] == ["key"] and arguments[2:] in ([], ["--admin"]) and len(arguments) > 1:
+        return _make_key(arguments[1], admin="--admin" in arguments)
     if arguments:
         return _refuse([f"unknown argument {arguments[0]!r}; see python -m service --help"])
     try:
@@ -62,6 +82,18 @@ def _refuse(lines: Sequence[str]) -> int:
     for line in lines:
         print(f"vtag: {line}", file=sys.stderr)
     return _USAGE_ERROR
+
+
+def _make_key(name: str, *, admin: bool) -> int:
+    """Show a new key once, and the lines that VTAG_API_KEYS_FILE needs for it."""
+    try:
+        key, lines = new_key(name, admin=admin)
+    except ValueError as error:
+        return _refuse([str(error)])
+    print(
+        f"# {key}\n# The line above is the key: it is shown once. Add these to the file:\n{lines}"
+    )
+    return 0
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -87,11 +119,13 @@ def _why_not(error: OSError, settings: Settings) -> str:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> int:
+    if settings.allow_open and settings.api_keys_file is None:
+        logger.warning("no keys: whoever reaches %s may use the service", settings.host)
     app = create_app(settings)
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=bounded(header_seconds=settings.header_timeout_seconds),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -101,23 +135,28 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
         )
     )
     service: Service = app.state.service
-
-    def leave(number: int) -> None:
-        service.drain()
-        server.handle_exit(number, None)
-
+    departure = Departure(server, service=service, drain_seconds=settings.drain_seconds)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, leave, number)
+        loop.add_signal_handler(number, departure.hear, number)
+    loop.add_signal_handler(signal.SIGHUP, _hang_up, app.state.door, departure)
     greeting = asyncio.create_task(_greet(app, server, settings, listener))
     try:
         await server.serve(sockets=[listener])
     finally:
-        # A second Ctrl-C makes uvicorn skip the lifespan; nothing may stay behind even then.
-        await service.stop()
+        departure.cancel()
+        await service.stop()  # again: nothing may stay behind, wherever it failed
         greeting.cancel()
         await asyncio.gather(greeting, return_exceptions=True)
     return 0 if service.progress.failure is None else _USAGE_ERROR
+
+
+def _hang_up(door: Doorway, departure: Departure) -> None:
+    """SIGHUP: of a terminal that was closed, the end; to a daemon, a word that files changed."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        departure.hear(signal.SIGHUP)
+    elif door.keys is not None:
+        door.keys.look_now()
 
 
 async def _greet(

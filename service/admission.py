@@ -1,42 +1,119 @@
-"""How much work is let in: bounded lanes, and an honest guess of when to come back."""
+"""How much work is let in: bounded lanes, a predicted wait, and an honest time to come back."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from service.errors import ApiError
 from service.metrics import Metrics
 
-_SMOOTHING = 0.1  # weight of the newest duration in the running mean
+_SMOOTHING = 0.1  # weight of the newest interval in the running mean
+_STEP = 1.2  # by which the quantile of durations moves at most with a request
+_KEPT = 0.98  # share of requests that take no longer than it
+# The quantile counts for this share of a deadline at most. With more, short deadlines would let in
+# so little that workers run dry between two arrivals; simulated in tests/service/test_admission.py.
+_MOST_MARGIN = 0.6
 _SPREAD = 0.2  # Retry-After is spread by this share, so that clients do not come back together
+_MOST_RETRY_SECONDS = 60
+_KEPT_SECONDS = 0.5  # for a body that is on its way; who is slower holds no place meanwhile
+
+
+@dataclass
+class _Lane:
+    """What is known about one kind of work.
+
+    Attributes:
+        limit: requests that may be in it, waiting or worked on.
+        workers: how many of them are worked on at the same time.
+        in_flight: requests in it.
+        pace_seconds: mean time from one end to the next while all workers had work.
+        work_seconds: what nearly all requests take beyond the wait that was predicted for them.
+        ended: when the last one ended, if all workers had work from then on.
+        kept: places for requests whose body is being received -> until when.
+    """
+
+    limit: int
+    workers: int
+    in_flight: int = 0
+    pace_seconds: float = 0.0
+    work_seconds: float = 0.0
+    ended: float | None = None
+    kept: dict[object, float] = field(default_factory=dict)
+
+    def taken(self, now: float) -> int:
+        """Return how many places are not free: requests in it, and those kept for some."""
+        while self.kept:
+            oldest, until = next(iter(self.kept.items()))
+            if until > now:
+                break
+            del self.kept[oldest]
+        return self.in_flight + len(self.kept)
+
+    def note(self, now: float, *, taken: float, waited: float) -> None:
+        """Learn from a request that has just left."""
+        sample = taken  # alone in the lane, the next one would have ended no later
+        if self.ended is not None:
+            sample = now - self.ended
+        elif self.pace_seconds:
+            sample = min(taken, self.pace_seconds)
+        weight = _SMOOTHING if self.pace_seconds else 1.0
+        self.pace_seconds += weight * (sample - self.pace_seconds)
+        work = max(taken - waited, 1e-3)
+        if self.work_seconds:
+            # Settles where that share of the requests is below it, and no single one moves it far.
+            self.work_seconds *= _STEP ** (_KEPT if work > self.work_seconds else _KEPT - 1)
+        else:
+            self.work_seconds = work
+        self.ended = now if self.in_flight >= self.workers else None
 
 
 class Admission:
-    """Counts what is in flight per lane and refuses what is beyond its limit.
+    """Refuses at once what is beyond a lane's limit or would end after its deadline.
 
     Args:
-        limits: lane name -> number of requests that may be in flight, waiting or worked on.
+        limits: lane name -> number of requests that may be in it, waiting or worked on.
         workers: lane name -> how many of them are worked on at the same time.
         metrics: where refusals and flights are counted.
+        clock: seconds that never go back.
     """
 
     def __init__(
-        self, limits: Mapping[str, int], *, workers: Mapping[str, int], metrics: Metrics
+        self,
+        limits: Mapping[str, int],
+        *,
+        workers: Mapping[str, int],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limits = dict(limits)
-        self._workers = dict(workers)
-        self._in_flight = dict.fromkeys(limits, 0)
-        self._mean_seconds = dict.fromkeys(limits, 1.0)
+        self._lanes = {name: _Lane(limit, workers[name]) for name, limit in limits.items()}
         self._metrics = metrics
+        self._clock = clock
+        self._backlog_seconds: Callable[[str], float] = lambda _: 0.0
         self._draining = False
+        self._closed = False
+
+    def watch(self, backlog_seconds: Callable[[str], float]) -> None:
+        """Ask `backlog_seconds(lane)` how much accepted work is ahead of a new request."""
+        self._backlog_seconds = backlog_seconds
+        self._metrics.watch_gauge(
+            "vtag_predicted_wait_seconds",
+            "Time until a request sent now would be worked on.",
+            "lane",
+            lambda: {name: self.predicted_seconds(name) for name in self._lanes},
+        )
 
     def drain(self) -> None:
-        """Let nothing more in; what is in flight goes on."""
+        """Show that the service is stopping; requests are still taken."""
         self._draining = True
+
+    def close(self) -> None:
+        """Let nothing more in; what is in flight goes on."""
+        self._draining = self._closed = True
 
     @property
     def draining(self) -> bool:
@@ -45,45 +122,94 @@ class Admission:
 
     def in_flight(self, lane: str) -> int:
         """Requests of this lane that are in."""
-        return self._in_flight[lane]
+        return self._lanes[lane].in_flight
 
-    def check(self, lane: str) -> None:
+    def predicted_seconds(self, lane: str) -> float:
+        """Time until a request that came now would be worked on.
+
+        The backlog that the workers report, or, if that is more, what the lane's own pace makes of
+        the requests in it: it counts those too that wait for something else than a worker.
+        """
+        found = self._lanes[lane]
+        taken = found.taken(self._clock())
+        if taken == 0:
+            return 0.0  # whatever was learned: somebody must be let in to learn anew
+        paced = found.pace_seconds * taken
+        return max(0.0, self._backlog_seconds(lane), paced)
+
+    def check(self, lane: str, *, seconds: float | None = None) -> None:
         """Raise what `enter` would raise now."""
-        if self._draining:
+        found = self._lanes[lane]
+        if self._closed:
             self._metrics.rejected.labels("draining").inc()
             raise ApiError("draining", "The service is stopping.", retry_after_seconds=5)
-        if self._in_flight[lane] >= self._limits[lane]:
+        taken = found.taken(self._clock())
+        if taken >= found.limit:
             self._metrics.rejected.labels("queue_full").inc()
             raise ApiError(
                 "saturated",
-                f"{self._limits[lane]} requests are in flight already.",
-                limit=self._limits[lane],
-                retry_after_seconds=self.retry_after_seconds(lane),
+                f"{found.limit} requests are in flight already.",
+                limit=found.limit,
+                retry_after_seconds=_retry_after(found.pace_seconds * taken / 2),
+            )
+        if seconds is None or taken == 0:
+            return
+        margin = min(found.work_seconds, _MOST_MARGIN * seconds)
+        needed = self.predicted_seconds(lane) + margin
+        if needed > seconds:
+            self._metrics.rejected.labels("deadline").inc()
+            raise ApiError(
+                "saturated",
+                "The answer would come after the deadline of the request.",
+                limit=round(seconds, 3),
+                actual=round(needed, 3),
+                retry_after_seconds=_retry_after(needed - seconds),
             )
 
     @contextmanager
-    def enter(self, lane: str) -> Iterator[None]:
+    def keep(self, lane: str, *, seconds: float | None = None) -> Iterator[None]:
+        """Keep one place in a lane, for a moment, while the body of a request is received.
+
+        Otherwise everybody who comes while one body is received would be let in to send his own,
+        and most would be refused only after it. Leave the context just before `enter`.
+
+        Raises: as `enter`.
+        """
+        self.check(lane, seconds=seconds)
+        kept = self._lanes[lane].kept
+        place = object()
+        kept[place] = self._clock() + _KEPT_SECONDS
+        try:
+            yield
+        finally:
+            kept.pop(place, None)
+
+    @contextmanager
+    def enter(self, lane: str, *, seconds: float | None = None) -> Iterator[None]:
         """Hold one place in a lane.
+
+        Args:
+            lane: kind of work.
+            seconds: what is left to the request; None: it has no deadline.
 
         Raises:
             ApiError: ``draining`` or ``saturated``, both 503 with ``Retry-After``.
         """
-        self.check(lane)
-        self._in_flight[lane] += 1
-        self._metrics.in_flight.labels(lane).set(self._in_flight[lane])
-        start = time.monotonic()
+        self.check(lane, seconds=seconds)
+        found = self._lanes[lane]
+        waited = self.predicted_seconds(lane)
+        began = self._clock()
+        found.in_flight += 1
+        self._metrics.in_flight.labels(lane).set(found.in_flight)
         try:
             yield
         finally:
-            self._in_flight[lane] -= 1
-            self._metrics.in_flight.labels(lane).set(self._in_flight[lane])
-            taken = time.monotonic() - start
-            self._mean_seconds[lane] += _SMOOTHING * (taken - self._mean_seconds[lane])
+            found.in_flight -= 1
+            self._metrics.in_flight.labels(lane).set(found.in_flight)
+            now = self._clock()
+            found.note(now, taken=now - began, waited=waited)
 
-    def retry_after_seconds(self, lane: str) -> int:
-        """Guess when a place is free: time in the lane times the queue ahead per worker."""
-        ahead = self._in_flight[lane] / max(1, self._workers[lane])
-        # The mean holds the wait of a full lane already: divide it out for the time of work.
-        work = self._mean_seconds[lane] / max(1.0, ahead)
-        wait = work * max(1.0, ahead / 2) * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - jitter
-        return min(60, max(1, math.ceil(wait)))
+
+def _retry_after(seconds: float) -> int:
+    spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - jitter
+    return min(_MOST_RETRY_SECONDS, max(1, math.ceil(seconds * spread)))

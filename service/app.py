@@ -4,46 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service.admission import Admission
-from service.decode.pool import DecodePool
-from service.encode.process import EncoderProcess
+from service import engine
+from service.activation import Activation
 from service.encode.supervision import EncoderError
-from service.engine import Engine
-from service.envelope import Envelope
-from service.frames import FrameSlots
+from service.engine import Engine, EngineMaker
 from service.index.embedded import EmbeddedPostgres
 from service.index.postgres import PostgresIndex
 from service.index.video_index import IndexSetupError, VideoIndex
+from service.jobs import evaluation_plan
+from service.jobs.lambda_evaluation import LambdaEvaluation
+from service.jobs.material import MaterialFolders
+from service.jobs.records import JobRecords
+from service.jobs.runner import Jobs
+from service.jobs.webhook_choice import open_webhooks
 from service.kept_clip_weight import KeptClipWeight
-from service.labels import LabelEncoder, LabelLimits
+from service.media.choice import open_library
 from service.metrics import Metrics
-from service.routes import (
-    classify,
-    documents,
-    embeddings,
-    health,
-    lambda_,
-    models,
-    problems,
-    search,
-    videos,
-)
+from service.routes import documents, doorway, paths, problems
 from service.routes.parts import Parts, Progress
+from service.serving import Served, Serving, show
 from service.settings import Settings
 from service.spool import Spool
 from service.state_folder import StateFolder, StateFolderError
 from service.store import ArtefactStore
+from service.store_watch import StoreWatch
 from service.tagger import Tagger
 from service.text_cache import TextCache
-from service.videoclip.decoding import Limits
 from service.videoclip.manifest import ArtefactError
-from service.videoclip.tokenizing import Tokenizer
 
 logger = logging.getLogger("vtag")
 
@@ -70,10 +63,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.begin()
+        door.open()
         try:
             yield
         finally:
             await service.stop()
+            await door.close()
 
     app = FastAPI(
         title="vtag",
@@ -84,14 +79,14 @@ def create_app(
         redoc_url=None,
         responses=documents.PROBLEM,
     )
-    app.state.progress = service.progress
-    app.state.metrics = metrics
+    app.state.progress, app.state.metrics = service.progress, metrics
     app.state.service = service
-    for module in (classify, videos, search, embeddings, lambda_, models, health, problems):
-        app.include_router(module.router)
+    paths.install(app)
     problems.install(app)
     documents.install(app)
-    app.add_middleware(Envelope, metrics=metrics)
+    door = app.state.door = doorway.install(
+        app, settings, metrics=metrics, progress=service.progress, admission=service.admission
+    )
     return app
 
 
@@ -113,27 +108,23 @@ class Service:
         self._index = index
         self._stack = AsyncExitStack()
         self._starting: asyncio.Task[None] | None = None
-        self._admission = Admission(
-            {
-                "video": settings.max_in_flight,
-                "text": settings.max_text_in_flight,
-                "upload": settings.max_uploads,
-            },
-            workers={"video": settings.decode_workers, "text": 1, "upload": settings.max_uploads},
-            metrics=metrics,
-        )
+        self.admission = doorway.admission(settings, metrics)
 
     def begin(self) -> None:
         """Start everything in the background; ``progress`` tells how far it is."""
         self._starting = asyncio.create_task(self._start(), name="start")
 
     def drain(self) -> None:
-        """Take no new work; readiness goes first, so that load balancers look elsewhere."""
-        self._admission.drain()
+        """Become unready, so that load balancers look elsewhere; requests are still taken."""
+        self.admission.drain()
+
+    def close(self) -> None:
+        """Take no new work; what is in flight goes on."""
+        self.admission.close()
 
     async def stop(self) -> None:
         """Stop everything; allowed at any time, any number of times."""
-        self._admission.drain()
+        self.close()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -143,7 +134,9 @@ class Service:
 
     async def _start(self) -> None:
         try:
-            self.progress.parts = await self._join()
+            parts = await self._join()
+            self._stack.push_async_callback(parts.fetcher.close)
+            self.progress.parts = parts
         except ArtefactError as error:
             self.progress.failure = f"VTAG_MODEL_STORE: {self._settings.model_store}: {error}"
         except _OPERATOR_ERRORS as error:
@@ -171,110 +164,118 @@ class Service:
         self._stack.push_async_callback(index.close)
         starts: dict[str, Callable[[], Awaitable[None]]] = {"index": index.start}
         kept = KeptClipWeight(folder.path / "lambda.json")
-        engine = None
-        if self._tagger is None:
-            engine = await self._engine(store, kept)
-            starts |= {"encoder": engine.encoder.start, "decoder": engine.decoder.start}
-        await self._all(starts)
-        tagger = engine.tagger if engine is not None else self._tagger
-        if tagger is None:
-            raise AssertionError("there is a tagger: given, or of the engine")
-        if engine is not None:
-            await engine.tagger.warm()
-            engine.watch(self._metrics)
-        space = tagger.space
-        self._metrics.model.info({"name": space.name, "revision": space.revision})
-        self._metrics.clip_weight.set(space.clip_weight)
-        return Parts(
-            settings=settings,
+        if self._tagger is not None:
+            await self.progress.start(starts)
+            return self._parts(Serving(Served(self._tagger)), spool, store, index, kept)
+        maker = EngineMaker(
+            settings, store=store, kept=kept, cache=self._text_cache(), metrics=self._metrics
+        )
+        known = await asyncio.to_thread(store.signature)
+        first = await maker.make(await asyncio.to_thread(store.active))
+        serving = Serving(self._served(first, index))
+        self._stack.push_async_callback(serving.stop)
+        await self.progress.start(
+            starts | {"encoder": first.encoder.start, "decoder": first.decoder.start}
+        )
+        await first.tagger.warm()
+        engine.watch(self._metrics, lambda: serving.engine)
+        self.admission.watch(lambda lane: serving.engine.backlog_seconds(lane))
+        self._metrics.watch_gauge(
+            "vtag_engines",
+            "Artefacts in memory: more than one while one replaces another.",
+            "state",
+            lambda: {"resident": serving.resident},
+        )
+        parts = self._parts(serving, spool, store, index, kept)
+        parts.activation = Activation(
+            store,
+            maker=maker,
+            wrap=lambda made: self._served(made, index),
+            serving=serving,
             metrics=self._metrics,
-            admission=self._admission,
+            swapping=parts.choosing,
+            patience_seconds=settings.request_timeout_seconds,
+            limit_seconds=settings.request_timeout_seconds + settings.upload_timeout_seconds,
+        )
+        self._stack.push_async_callback(parts.activation.stop)
+        if settings.store_watch_seconds > 0:
+            watch = StoreWatch(
+                store,
+                activation=parts.activation,
+                known=known,
+                seconds=settings.store_watch_seconds,
+            )
+            self._stack.push_async_callback(watch.stop)
+            watch.start()
+        if isinstance(index, PostgresIndex):
+            parts.media = await self._stack.enter_async_context(
+                open_library(settings, data_dir=folder.path, database=index.database)
+            )
+            parts.jobs = await self._jobs(folder, index, serving)
+            parts.webhooks = await self._stack.enter_async_context(
+                open_webhooks(settings, database=index.database, metrics=self._metrics)
+            )
+        return parts
+
+    def _served(self, made: Engine, index: VideoIndex) -> Served:
+        """What serves, of an engine; evaluations need the index that jobs are kept in."""
+        tools = made.evaluation_tools(index) if isinstance(index, PostgresIndex) else None
+        return Served(made.tagger, made, evaluation=tools)
+
+    def _parts(
+        self,
+        serving: Serving,
+        spool: Spool,
+        store: ArtefactStore,
+        index: VideoIndex,
+        kept: KeptClipWeight,
+    ) -> Parts:
+        show(serving.present, self._metrics)
+        return Parts(
+            settings=self._settings,
+            metrics=self._metrics,
+            admission=self.admission,
             spool=spool,
             store=store,
             index=index,
-            tagger=tagger,
+            serving=serving,
             kept=kept,
-            states=engine.states if engine is not None else dict,
+            answers=doorway.kept_answers(self._settings, index),
+            fetcher=doorway.fetcher(self._settings),
         )
 
-    async def _all(self, starts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
-        """Start parts side by side; the first failure is raised once all have settled."""
-
-        async def one(name: str, start: Callable[[], Awaitable[None]]) -> None:
-            self.progress.components[name] = "starting"
-            await start()
-            self.progress.components[name] = "ok"
-
-        results = await asyncio.gather(
-            *(one(name, start) for name, start in starts.items()), return_exceptions=True
+    def _text_cache(self) -> TextCache:
+        redis = self._settings.redis_url
+        cache = TextCache(
+            capacity=self._settings.text_cache_entries,
+            redis_url=None if redis is None else redis.get_secret_value(),
         )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        self._stack.push_async_callback(cache.close)
+        return cache
 
     def _postgres(self, folder: StateFolder) -> PostgresIndex:
         settings = self._settings
         dsn: str | EmbeddedPostgres = EmbeddedPostgres(folder.path / "postgres")
         if settings.database_url is not None:
             dsn = settings.database_url.get_secret_value()
-        return PostgresIndex(dsn, exact_segments=settings.exact_search_segments)
+        few, memory = settings.exact_search_segments, settings.graph_memory_bytes
+        return PostgresIndex(dsn, exact_segments=few, graph_memory_bytes=memory)
 
-    async def _engine(self, store: ArtefactStore, kept: KeptClipWeight) -> Engine:
-        """Choose what serves the active artefact; nothing of it runs yet."""
+    async def _jobs(self, folder: StateFolder, index: PostgresIndex, serving: Serving) -> Jobs:
         settings = self._settings
-        manifest = await asyncio.to_thread(store.active)
-        folder = store.folder(manifest.name, manifest.revision)
-        picture_bytes = 3 * manifest.preprocessing.image_size**2
-        frames = max(settings.max_frames, manifest.frames_per_clip * manifest.sampling.views)
-        slots = FrameSlots(settings.frame_slots, slot_bytes=frames * picture_bytes)
-        self._stack.callback(slots.close)
-        encoder = EncoderProcess(
-            folder,
-            manifest=manifest,
-            slots=slots,
-            runtime=settings.runtime,
-            device=settings.device,
-            threads=settings.encoder_threads or None,
-            clip_weight=kept.read(name=manifest.name, revision=manifest.revision),
+        folders = MaterialFolders(folder.path / "jobs")
+        cache_bytes = settings.evaluation_cache_bytes
+        evaluation = LambdaEvaluation(serving.evaluating, cache_bytes=cache_bytes)
+        jobs = Jobs(
+            JobRecords(index.database, owner=folders.open()),
+            folders=folders,
+            handlers={evaluation_plan.KIND: evaluation},
+            explain=problems.explain,
+            max_running=settings.max_running_jobs,
+            max_waiting=settings.max_waiting_jobs,
+            history_seconds=settings.job_history_seconds,
+            metrics=self._metrics,
         )
-        self._stack.push_async_callback(encoder.stop)
-        decoder = DecodePool(
-            slots,
-            workers=settings.decode_workers,
-            limits=Limits(
-                max_pixels=settings.max_pixels, max_duration_seconds=settings.max_duration_seconds
-            ),
-            timeout_seconds=settings.decode_timeout_seconds,
-        )
-        self._stack.push_async_callback(decoder.stop)
-        redis = settings.redis_url
-        cache = TextCache(
-            capacity=settings.text_cache_entries,
-            redis_url=None if redis is None else redis.get_secret_value(),
-        )
-        self._stack.push_async_callback(cache.close)
-        path = folder / manifest.tokenizer
-        try:
-            tokenizer = await asyncio.to_thread(Tokenizer, path, manifest.context_length)
-        except ValueError:
-            raise ArtefactError(path.name, expected="a tokenizer", found="something else") from None
-        tagger = Tagger(
-            encoder=encoder,
-            decoder=decoder,
-            slots=slots,
-            labels=LabelEncoder(encoder, cache=cache, tokenizer=tokenizer),
-            limits=LabelLimits(
-                max_labels=settings.max_labels,
-                max_characters=settings.max_label_characters,
-                max_templates=settings.max_templates,
-            ),
-            max_segments=settings.max_segments,
-        )
-        return Engine(
-            encoder=encoder,
-            decoder=decoder,
-            slots=slots,
-            cache=cache,
-            tagger=tagger,
-            has_redis=redis is not None,
-        )
+        self._stack.push_async_callback(jobs.stop)
+        await jobs.start()
+        return jobs

@@ -1,9 +1,12 @@
-"""Time: how long stages take, and when an answer is worthless."""
+"""Time: how long stages take, which one a request is in, and when its answer is worthless."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
 
 
 class DeadlineExceededError(TimeoutError):
@@ -11,6 +14,33 @@ class DeadlineExceededError(TimeoutError):
 
     code = "deadline_exceeded"
     detail = "The answer would have come too late."
+
+
+StageName = Literal["receive", "wait", "decode", "batch", "encode", "answer"]
+"""`receive`: its body comes; `wait`: for weights, a place for its frames, a decoder; `decode`;
+`batch`: its clips were in no batch yet; `encode`: in one, or between two; `answer`: the rest."""
+
+
+@dataclass
+class Stage:
+    """Where a request is; the tasks that work for it share one of these.
+
+    Attributes:
+        name: of the last stage that it reached.
+    """
+
+    name: StageName = "receive"
+
+
+stage_var: ContextVar[Stage] = ContextVar("stage")
+"""Of the request that is being worked on."""
+
+
+def reached(name: StageName) -> None:
+    """Note that the request, if this is done for one, has come to this stage."""
+    stage = stage_var.get(None)
+    if stage is not None:
+        stage.name = name
 
 
 @contextmanager

@@ -1,16 +1,27 @@
-"""What runs the active artefact, and how it is doing."""
+"""What runs one artefact: how it is made, and how it is doing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.decode.pool import DecodePool
+from service.encode.instruments import BatchInstruments
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
+from service.index.video_index import VideoIndex
+from service.jobs.evaluation_tools import EvaluationTools
+from service.kept_clip_weight import KeptClipWeight
+from service.labels import LabelEncoder, LabelLimits
 from service.metrics import Metrics
+from service.settings import Settings
+from service.store import ArtefactStore
 from service.tagger import Tagger
 from service.text_cache import TextCache
+from service.videoclip.decoding import Limits
+from service.videoclip.manifest import ArtefactError, Manifest
+from service.videoclip.tokenizing import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -21,61 +32,258 @@ class Engine:
     decoder: DecodePool
     slots: FrameSlots
     cache: TextCache
+    labels: LabelEncoder
     tagger: Tagger
     has_redis: bool
 
+    def evaluation_tools(self, index: VideoIndex) -> EvaluationTools:
+        """What evaluations of λ work with."""
+        return EvaluationTools(self.encoder, self.decoder, self.slots, self.labels, index)
+
     def states(self) -> Mapping[str, str]:
-        """Whether each component works at this time: ``ok``, ``degraded`` or ``down``."""
+        """How each component is doing now: ``ok``, ``degraded``, ``stuck`` or ``down``."""
         states = {
-            "encoder": "ok" if self.encoder.ready else "down",
-            "decoder": "ok" if self.decoder.ready else "down",
+            "encoder": self.encoder.state,
+            "decoder": self.decoder.state,
         }
         if self.has_redis:
             states["redis"] = "degraded" if self.cache.degraded else "ok"
         return states
 
-    def watch(self, metrics: Metrics) -> None:
-        """Show the engine's own counts in ``metrics``; they are read when they are asked for."""
+    def backlog_seconds(self, lane: str) -> float:
+        """Time that accepted work takes which is ahead of a new request of this lane."""
+        encoding = self.encoder.backlog_seconds
+        return self.decoder.backlog_seconds + encoding if lane == "video" else encoding
+
+    async def start(self) -> None:
+        """Start it and make it warm; when this returns it can serve.
+
+        Raises:
+            ArtefactError: the artefact is broken or does not compute; one line.
+            EncoderError, OSError: there is no process or no memory for it.
+        """
+        starts = (self.encoder.start(), self.decoder.start())
+        # Both settle before one is told of: who stops an engine must not race with its start.
+        for result in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+        await self.tagger.warm()
+
+    async def stop(self) -> None:
+        """End its processes and give its memory back; safe to call twice, and while it starts."""
+        await asyncio.gather(self.encoder.stop(), self.decoder.stop())
+        self.slots.close()
+
+
+class EngineMaker:
+    """Chooses and joins the parts that run one artefact.
+
+    Args:
+        settings: of the service.
+        store: where artefacts are.
+        kept: the λ that was chosen for each.
+        cache: of texts; engines share it, its keys name the revision.
+        metrics: where batches are counted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: ArtefactStore,
+        kept: KeptClipWeight,
+        cache: TextCache,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._settings = settings
+        self._store = store
+        self._kept = kept
+        self._cache = cache
+
+    async def make(self, manifest: Manifest) -> Engine:
+        """Return the engine of an artefact; nothing of it runs yet.
+
+        Raises:
+            ArtefactError: it has no tokenizer.
+        """
+        settings = self._settings
+        folder = self._store.folder(manifest.name, manifest.revision)
+        path = folder / manifest.tokenizer
+        try:
+            tokenizer = await asyncio.to_thread(Tokenizer, path, manifest.context_length)
+        except (OSError, ValueError):
+            raise ArtefactError(path.name, expected="a tokenizer", found="something else") from None
+        picture_bytes = 3 * manifest.preprocessing.image_size**2
+        frames = max(settings.max_frames, manifest.frames_per_clip * manifest.sampling.views)
+        slots = FrameSlots(settings.frame_slots, slot_bytes=frames * picture_bytes)
+        encoder = EncoderProcess(
+            folder,
+            manifest=manifest,
+            slots=slots,
+            runtime=settings.runtime,
+            device=settings.device,
+            threads=settings.encoder_threads or None,
+            precision="float32" if settings.precision == "auto" else settings.precision,
+            clip_weight=self._kept.read(name=manifest.name, revision=manifest.revision),
+            resident=settings.resident_lambdas,
+            call_timeout_seconds=settings.encoder_timeout_seconds,
+        )
+        if self._metrics is not None:
+            encoder.observe(BatchInstruments(self._metrics))
+        decoder = DecodePool(
+            slots,
+            workers=settings.decode_workers,
+            limits=Limits(
+                max_pixels=settings.max_pixels, max_duration_seconds=settings.max_duration_seconds
+            ),
+            timeout_seconds=settings.decode_timeout_seconds,
+            sandbox=settings.decode_sandbox,
+        )
+        labels = LabelEncoder(encoder, cache=self._cache, tokenizer=tokenizer)
+        tagger = Tagger(
+            encoder=encoder,
+            decoder=decoder,
+            slots=slots,
+            labels=labels,
+            limits=label_limits(settings),
+            max_segments=settings.max_segments,
+        )
+        return Engine(
+            encoder=encoder,
+            decoder=decoder,
+            slots=slots,
+            cache=self._cache,
+            labels=labels,
+            tagger=tagger,
+            has_redis=settings.redis_url is not None,
+        )
+
+
+def label_limits(settings: Settings) -> LabelLimits:
+    """Return the bounds of labels and templates."""
+    return LabelLimits(
+        max_labels=settings.max_labels,
+        max_characters=settings.max_label_characters,
+        max_templates=settings.max_templates,
+    )
+
+
+def watch(metrics: Metrics, now: Callable[[], Engine]) -> None:
+    """Show the counts of the engine that serves in ``metrics``; read when they are asked for.
+
+    After another artefact was activated they are those of its engine: counters begin again, as
+    they do after a restart.
+    """
+    metrics.watch_gauge(
+        "vtag_decode_workers",
+        "Decode workers by state.",
+        "state",
+        lambda: {"busy": now().decoder.busy, "alive": now().decoder.alive},
+    )
+    metrics.watch_gauge(
+        "vtag_decode_sandbox",
+        "1 if decode workers were seen to be refused sockets and processes, or foreign files.",
+        "layer",
+        lambda: {
+            "system_calls": float(now().decoder.protection.system_calls),
+            "files": float(now().decoder.protection.files),
+        },
+    )
+    metrics.watch_gauge(
+        "vtag_decode_backlog_seconds",
+        "Predicted time until a video sent now begins to decode.",
+        "stage",
+        lambda: {"decode": now().decoder.backlog_seconds},
+    )
+    metrics.watch_gauge(
+        "vtag_decode_prediction_ratio",
+        "Actual decoding time over the predicted one, of the last videos.",
+        "quantile",
+        lambda: now().decoder.costs.quantiles(),
+    )
+    metrics.watch_gauge(
+        "vtag_frame_slots",
+        "Frame slots by state.",
+        "state",
+        lambda: {"in_use": now().slots.in_use, "waited_for": now().slots.waiting},
+    )
+    metrics.watch_gauge(
+        "vtag_frame_arena_bytes",
+        "Memory that decoded frames take.",
+        "kind",
+        lambda: {
+            "resident": now().slots.resident_bytes,
+            "windows": now().decoder.window_bytes,
+        },
+    )
+    metrics.watch_gauge(
+        "vtag_worker_silence_seconds",
+        "Time since a worker answered anything; an idle one is asked every few seconds.",
+        "worker",
+        lambda: {"encoder": now().encoder.silent_seconds},
+    )
+    metrics.watch_counter(
+        "vtag_worker_restarts",
+        "Workers that died or were killed, and were replaced.",
+        "worker",
+        lambda: {"encoder": now().encoder.restarts, "decoder": now().decoder.replaced},
+    )
+    metrics.watch_gauge(
+        "vtag_encoder_backlog_seconds",
+        "Predicted time until clips or texts that came now would be encoded.",
+        "stage",
+        lambda: {"encode": now().encoder.backlog_seconds},
+    )
+    metrics.watch_gauge(
+        "vtag_encoder_waiting",
+        "Clips and texts that wait for the encoder.",
+        "kind",
+        lambda: {kind: now().encoder.batcher.waiting_rows(kind) for kind in ("clips", "texts")},
+    )
+    metrics.watch_gauge(
+        "vtag_encoder_batch_cap",
+        "Largest batch that fits into the memory of the device: clips, and tokens of texts.",
+        "kind",
+        lambda: {kind: cap.value for kind, cap in now().encoder.batcher.caps.items()},
+    )
+    metrics.watch_gauge(
+        "vtag_resident_lambdas",
+        "Lambdas whose weights are in the encoder.",
+        "use",
+        lambda: {"requests": len(now().encoder.resident_clip_weights)},
+    )
+    metrics.watch_counter(
+        "vtag_background_encoder_seconds",
+        "Time that the encoder spent on work in the background, one call at a time.",
+        "work",
+        lambda: {"trial": now().encoder.turns.background_seconds},
+    )
+    metrics.watch_counter(
+        "vtag_background_encoder_calls",
+        "Calls of the encoder for work in the background.",
+        "work",
+        lambda: {"trial": float(now().encoder.turns.background_calls)},
+    )
+    metrics.watch_counter(
+        "vtag_text_cache_requests",
+        "Text vectors by where they came from.",
+        "result",
+        lambda: _texts(now().cache),
+    )
+    if now().has_redis:
         metrics.watch_gauge(
-            "vtag_decode_workers", "Decode workers by state.", "state", self._workers
+            "vtag_redis_up",
+            "1 if the last call of Redis succeeded.",
+            "use",
+            lambda: {"text_cache": float(not now().cache.degraded)},
         )
-        metrics.watch_gauge("vtag_frame_slots", "Frame slots by state.", "state", self._slots)
-        metrics.watch_gauge(
-            "vtag_frame_arena_bytes",
-            "Memory that decoded frames take.",
-            "kind",
-            lambda: {"resident": self.slots.resident_bytes},
-        )
-        metrics.watch_counter(
-            "vtag_worker_restarts",
-            "Workers that died or were killed, and were replaced.",
-            "worker",
-            lambda: {"encoder": self.encoder.restarts, "decoder": self.decoder.replaced},
-        )
-        metrics.watch_counter(
-            "vtag_text_cache_requests",
-            "Text vectors by where they came from.",
-            "result",
-            self._texts,
-        )
-        if self.has_redis:
-            metrics.watch_gauge(
-                "vtag_redis_up",
-                "1 if the last call of Redis succeeded.",
-                "use",
-                lambda: {"text_cache": float(not self.cache.degraded)},
-            )
 
-    def _workers(self) -> Mapping[str, float]:
-        return {"busy": self.decoder.busy, "alive": self.decoder.alive}
 
-    def _slots(self) -> Mapping[str, float]:
-        return {"in_use": self.slots.in_use, "waited_for": self.slots.waiting}
-
-    def _texts(self) -> Mapping[str, float]:
-        return {
-            "memory": self.cache.local_hits,
-            "redis": self.cache.redis_hits,
-            "miss": self.cache.computed,
-            "redis_error": self.cache.redis_failures,
-        }
+def _texts(cache: TextCache) -> Mapping[str, float]:
+    return {
+        "memory": cache.local_hits,
+        "redis": cache.redis_hits,
+        "miss": cache.computed,
+        "redis_error": cache.redis_failures,
+    }

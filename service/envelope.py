@@ -9,7 +9,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ApiError, problem
+from service.deadline import Stage, stage_var
+from service.errors import PROBLEMS, ApiError, problem
 from service.ids import new_id
 from service.logs import request_id_var
 from service.metrics import Metrics
@@ -17,7 +18,7 @@ from service.metrics import Metrics
 logger = logging.getLogger("vtag.http")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
-_QUIET = {"/healthz", "/readyz", "/metrics"}
+_QUIET = {"/healthz", "/readyz", "/startupz", "/metrics"}
 
 
 class Envelope:
@@ -38,7 +39,9 @@ class Envelope:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["stages"] = stages
+        state["arrived"] = time.monotonic()
         token = request_id_var.set(request_id)
+        stage_token = stage_var.set(Stage())
         start = time.perf_counter()
         status = 0
 
@@ -59,22 +62,30 @@ class Envelope:
             await self._app(scope, receive, dressed)
         except Exception:  # the last resort: whatever was not foreseen must not reach the client
             logger.exception("unexpected error")
+            state["problem"] = "internal_error"
             if status == 0:
                 error = ApiError("internal_error", "The service failed; the logs say why.")
                 answer = problem(error, instance=scope["path"], request_id=request_id)
                 await answer(scope, receive, dressed)
         finally:
             self._account(scope, status, time.perf_counter() - start, stages)
+            stage_var.reset(stage_token)
             request_id_var.reset(token)
 
     def _account(self, scope: Scope, status: int, seconds: float, stages: dict[str, float]) -> None:
         """Count and log one request under the template of its path, never the path itself."""
         endpoint = getattr(scope.get("route"), "path", "unmatched")
+        code = scope["state"].get("problem")
+        if code is not None:
+            # Also of a stream of events, whose status was 200 when it went wrong.
+            status = PROBLEMS[code].status
+            self._metrics.problems.labels(code).inc()
         outcome = f"{status // 100}xx" if status and status != 499 else "disconnected"
         self._metrics.requests.labels(endpoint, outcome).inc()
         self._metrics.request_seconds.labels(endpoint).observe(seconds)
         for name, value in stages.items():
             self._metrics.stage_seconds.labels(name).observe(value)
+        caller = scope["state"].get("caller")
         level = logging.DEBUG if endpoint in _QUIET else logging.INFO
         logger.log(
             level,
@@ -82,5 +93,9 @@ class Envelope:
             scope["method"],
             endpoint,
             status or "disconnected",
-            extra={"milliseconds": round(seconds * 1000, 1)},
+            extra={
+                "milliseconds": round(seconds * 1000, 1),
+                **({} if code is None else {"problem": code}),
+                **({} if caller is None else {"caller": caller.name}),
+            },
         )

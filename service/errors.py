@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 Json = dict[str, Any]
 
@@ -29,18 +31,29 @@ PROBLEMS: Mapping[str, Kind] = {
     "malformed_request": Kind(400, "Request is malformed"),
     "too_many_parts": Kind(400, "Too many parts in the form"),
     "invalid_cursor": Kind(400, "Cursor is not one of ours"),
+    "invalid_idempotency_key": Kind(400, "Idempotency-Key cannot be used"),
+    "unauthorized": Kind(401, "No valid key was sent"),
+    "forbidden": Kind(403, "The key does not allow this"),
     "not_found": Kind(404, "Nothing is here"),
     "video_not_found": Kind(404, "No such video"),
+    "collection_not_found": Kind(404, "No such collection"),
+    "job_not_found": Kind(404, "No such job"),
+    "model_not_found": Kind(404, "No such artefact"),
+    "media_not_kept": Kind(404, "Bytes of this video are not kept"),
     "method_not_allowed": Kind(405, "Method is not allowed here"),
     "slow_body": Kind(408, "Body did not arrive in time"),
     "body_too_large": Kind(413, "Body is larger than the limit"),
     "field_too_large": Kind(413, "Field is larger than the limit"),
     "unsupported_media_type": Kind(415, "Content type is not supported"),
+    "range_not_satisfiable": Kind(416, "Range lies outside the bytes of the video"),
     # the request as meaning
     "invalid_request": Kind(422, "Request has invalid values"),
     "missing_video": Kind(422, "No video was sent"),
     "invalid_base64": Kind(422, "Video is not valid base64"),
-    "url_not_allowed": Kind(422, "Fetching videos from URLs is off"),
+    "url_not_allowed": Kind(422, "Videos are not fetched from this URL"),
+    "webhook_not_allowed": Kind(422, "Webhooks are not sent to this URL"),
+    "fetch_failed": Kind(424, "URL did not give a video"),
+    "fetch_unavailable": Kind(424, "URL could not be reached", retryable=True),
     "video_not_kept": Kind(422, "Videos are not kept after the request"),
     "invalid_labels": Kind(422, "Labels cannot be used"),
     "no_labels": Kind(422, "No labels were given"),
@@ -56,6 +69,16 @@ PROBLEMS: Mapping[str, Kind] = {
     "invalid_clip_weight": Kind(422, "Lambda is outside [0, 1]"),
     "invalid_embedding": Kind(422, "Embedding cannot be used"),
     "invalid_sampling": Kind(422, "Sampling options cannot be used"),
+    "invalid_segments": Kind(422, "Segment options cannot be used"),
+    "too_many_segments": Kind(422, "More segments than the limit"),
+    # a labelled set
+    "unsupported_archive": Kind(415, "Archive is of no supported kind"),
+    "invalid_archive": Kind(422, "Archive cannot be used"),
+    "archive_too_large": Kind(413, "Archive holds more than the limit"),
+    "invalid_labelled_set": Kind(422, "Labelled set cannot be used"),
+    "too_many_videos": Kind(422, "More videos than the limit"),
+    "no_decodable_video": Kind(422, "No video of the set can be decoded"),
+    "folder_not_allowed": Kind(422, "Folder is not one of those for evaluation"),
     # the video
     "unsupported_container": Kind(415, "Not a supported video container"),
     "unsupported_codec": Kind(415, "Video codec is not supported"),
@@ -69,7 +92,18 @@ PROBLEMS: Mapping[str, Kind] = {
     "invalid_video": Kind(422, "Video cannot be used"),
     # state
     "index_lambda_mismatch": Kind(409, "The index holds vectors of another embedding space"),
+    "collection_exists": Kind(409, "Collection is there already"),
+    "collection_required": Kind(409, "Collection cannot be removed"),
+    "job_ended": Kind(409, "Job has ended already"),
+    "activation_running": Kind(409, "Another artefact is being activated", retryable=True),
+    "artefact_refused": Kind(409, "Artefact is broken and is not served"),
+    "model_changed": Kind(409, "Another model is served than when the job was sent"),
     "precondition_failed": Kind(412, "Resource has changed since it was read"),
+    "request_in_progress": Kind(409, "This Idempotency-Key is being worked on", retryable=True),
+    "idempotency_key_reused": Kind(422, "Idempotency-Key was used for another request"),
+    # the caller's share
+    "quota_exceeded": Kind(429, "More requests than the key may send", retryable=True),
+    "too_many_at_once": Kind(429, "More requests at once than the key may send", retryable=True),
     # the service
     "client_closed_request": Kind(499, "Client left before the answer"),
     "internal_error": Kind(500, "The service failed"),
@@ -78,9 +112,35 @@ PROBLEMS: Mapping[str, Kind] = {
     "not_ready": Kind(503, "The service is not ready", retryable=True),
     "index_unavailable": Kind(503, "The index is not reachable", retryable=True),
     "encoder_unavailable": Kind(503, "The encoder is not available", retryable=True),
+    "activation_failed": Kind(503, "Artefact could not be started", retryable=True),
+    "activation_unavailable": Kind(503, "This service serves one artefact only"),
+    "jobs_unavailable": Kind(503, "This service runs no jobs"),
+    "job_interrupted": Kind(503, "Job was interrupted too often", retryable=True),
     "deadline_exceeded": Kind(504, "Request took longer than its time limit", retryable=True),
+    "media_unavailable": Kind(503, "The store of videos is not reachable", retryable=True),
     "spool_full": Kind(507, "No room for uploads", retryable=True),
+    "media_full": Kind(507, "No room to keep another video"),
 }
+
+
+def problem_table() -> str:
+    """Return all codes as a table in Markdown, by status; ``deploy/errors.md`` is this text."""
+    lines = [
+        "# Codes of problems",
+        "",
+        "Every error is `application/problem+json` (RFC 9457) with one of these in `code`; its",
+        "`type` is `/problems/` and the code with hyphens. Where *again* says yes, the same",
+        "request may succeed later: wait for `Retry-After` seconds.",
+        "",
+        "Written by `python -m service errors`.",
+        "",
+        "| status | code | meaning | again |",
+        "| --- | --- | --- | --- |",
+    ]
+    for code, kind in sorted(PROBLEMS.items(), key=lambda item: (item[1].status, item[0])):
+        again = "yes" if kind.retryable else "no"
+        lines.append(f"| {kind.status} | `{code}` | {kind.title} | {again} |")
+    return "\n".join(lines)
 
 
 class ApiError(Exception):
@@ -113,6 +173,18 @@ class ApiError(Exception):
             self.headers["Retry-After"] = str(retry_after_seconds)
 
 
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+def exhausted(error: OSError) -> ApiError | None:
+    """Return the answer if the machine has no descriptor or no memory left, which passes."""
+    if error.errno not in _EXHAUSTED:
+        return None
+    return ApiError(
+        "saturated", "The service has no resources for this request now.", retry_after_seconds=5
+    )
+
+
 class ClientGoneError(Exception):
     """The client closed the connection; nobody reads an answer."""
 
@@ -128,17 +200,15 @@ def _plain(value: object) -> object:
     return None
 
 
-def problem(error: ApiError, *, instance: str, request_id: str) -> Response:
-    """Build the ``application/problem+json`` answer of an error (RFC 9457)."""
+def members(error: ApiError) -> Json:
+    """Return what a problem says wherever it is shown: in an answer, or in a job that failed."""
     kind = PROBLEMS[error.code]
     body: Json = {
         "type": f"/problems/{error.code.replace('_', '-')}",
         "title": kind.title,
         "status": kind.status,
         "detail": error.detail,
-        "instance": instance,
         "code": error.code,
-        "request_id": request_id,
         "retryable": kind.retryable,
     }
     for name in ("param", "limit", "actual"):
@@ -148,12 +218,37 @@ def problem(error: ApiError, *, instance: str, request_id: str) -> Response:
     body |= error.extra
     if error.errors:
         body["errors"] = list(error.errors)
-    return Response(
-        orjson.dumps(body),
-        status_code=kind.status,
-        headers=error.headers,
-        media_type="application/problem+json",
-    )
+    return body
+
+
+class Problem(Response):
+    """The ``application/problem+json`` answer of an error; whoever counts requests sees its code.
+
+    Args:
+        error: what went wrong.
+        instance: path of the request.
+        request_id: of the request.
+    """
+
+    def __init__(self, error: ApiError, *, instance: str, request_id: str) -> None:
+        body = {**members(error), "instance": instance, "request_id": request_id}
+        super().__init__(
+            orjson.dumps(body),
+            status_code=error.status,
+            headers=error.headers,
+            media_type="application/problem+json",
+        )
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        scope.setdefault("state", {})["problem"] = self._code
+        await super().__call__(scope, receive, send)
+
+
+def problem(error: ApiError, *, instance: str, request_id: str) -> Response:
+    """Build the ``application/problem+json`` answer of an error (RFC 9457)."""
+    return Problem(error, instance=instance, request_id=request_id)
 
 
 def coded(error: Exception, *, fallback: str, param: str | None) -> ApiError:

@@ -1,4 +1,4 @@
-"""Bounded slots of shared memory for pixels: written by decode workers, read by encoder workers.
+"""Bounded slots of shared memory for pixels, read by encoder workers, and what goes into them.
 
 One anonymous memory file (`memfd_create`, Linux) holds all slots. It has no name, so nothing can
 be left in /dev/shm whatever is killed in whatever order, the small /dev/shm of a container does
@@ -20,6 +20,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+_MOVED_AT_ONCE_BYTES: Final = 4 * 1024 * 1024
+"""Copied in one go: a millisecond in which the event loop does nothing else."""
 
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _FALLOC_FL_PUNCH_HOLE: Final = 2
@@ -62,7 +65,7 @@ class FrameSlots:
 
     Attributes:
         slot_bytes: size of a slot, rounded up to whole pages.
-        descriptor: the memory file, to be passed to child processes.
+        descriptor: the memory file, to be passed to encoder workers.
     """
 
     def __init__(self, count: int, *, slot_bytes: int) -> None:
@@ -85,6 +88,11 @@ class FrameSlots:
     def waiting(self) -> int:
         """Number of leases that wait for a slot."""
         return self._waiting
+
+    @property
+    def has_room(self) -> bool:
+        """Whether half of them would be free still if one more was lent, and nobody waits."""
+        return not self._waiting and 2 * (self.in_use + 1) <= self.count
 
     @property
     def resident_bytes(self) -> int:
@@ -120,6 +128,52 @@ class FrameSlots:
                 _punch_hole(self.descriptor, index * self.slot_bytes, self.slot_bytes)
             self._free.append(index)
             self._turn.release()
+
+    def close(self) -> None:
+        """Give up this process's hold on the memory; safe to call twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Window:
+    """Memory that one decode child writes into and no other process sees.
+
+    Pixels go from it into a slot when the child has answered, so that a child can neither look at
+    other videos nor change its own afterwards: one copy, a thousandth of what decoding takes.
+
+    Attributes:
+        descriptor: the memory file, to be passed to the child.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self.descriptor = os.memfd_create("vtag-window", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, size_bytes)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it really takes now."""
+        return os.fstat(self.descriptor).st_blocks * 512 if self.descriptor >= 0 else 0
+
+    async def move(self, slot: Slot, *, to: FrameSlots) -> None:
+        """Copy the pixels of `slot`, which begin at byte 0 here, into the slot itself.
+
+        Raises:
+            ValueError: the window is smaller than the slot's pixels.
+        """
+        target = map_slot(to.descriptor, slot=slot).reshape(-1).data
+        for start in range(0, slot.size_bytes, _MOVED_AT_ONCE_BYTES):
+            part = target[start : start + _MOVED_AT_ONCE_BYTES]
+            # Read, not mapped: whoever reads a mapping that was cut short is killed.
+            if os.preadv(self.descriptor, [part], start) != len(part):
+                raise ValueError(f"the window ends before the {slot.size_bytes} bytes of a slot")
+            await asyncio.sleep(0)
+
+    def clear(self) -> None:
+        """Give its pages back; zeros are left."""
+        if self.descriptor >= 0:
+            _punch_hole(self.descriptor, 0, self._size_bytes)
 
     def close(self) -> None:
         """Give up this process's hold on the memory; safe to call twice."""

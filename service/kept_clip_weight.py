@@ -1,4 +1,4 @@
-"""The λ that was chosen while the service ran, kept for the next start."""
+"""The λ that were chosen while the service ran, kept for the next start."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 logger = logging.getLogger("vtag")
 
+_MOST: Final = 100
+"""Artefacts whose λ is kept; of more, those chosen first are forgotten."""
+
 
 class KeptClipWeight:
-    """A small file below ``VTAG_DATA_DIR``; it counts for the artefact it was written for.
+    """A small file below ``VTAG_DATA_DIR``; each λ counts for the artefact it was chosen for.
 
-    Without it a restart would serve the artefact's default again, and search would find nothing
-    of what was indexed at the chosen λ.
+    Without it a restart, or going back to an artefact, would serve its default again, and search
+    would find nothing of what was indexed at the chosen λ.
 
     Args:
         path: the file; need not exist.
@@ -24,29 +28,17 @@ class KeptClipWeight:
         self.path = path
 
     def read(self, *, name: str, revision: str) -> float | None:
-        """Return the λ kept for this artefact, or None: nothing kept, another one's, damaged.
+        """Return the λ kept for this artefact, or None: nothing kept, or damaged.
 
         A damaged file is warned about: an operator's choice must not vanish in silence.
         """
         try:
-            value = json.loads(self.path.read_bytes())
-            kept = (value["name"], value["revision"])
-            weight = value["lambda"]
-            if type(weight) not in (int, float) or not 0.0 <= weight <= 1.0:
-                raise ValueError("not a number from 0 to 1")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return self._read().get(f"{name}@{revision}")
+        except _Damaged as error:
             logger.warning(
-                "%s is damaged (%s): the artefact's default lambda is served",
-                self.path,
-                type(error).__name__,
+                "%s is damaged (%s): the artefact's default lambda is served", self.path, error
             )
             return None
-        if kept != (name, revision):
-            logger.info("the kept lambda is of %s@%s: the default is served", *kept)
-            return None
-        return float(weight)
 
     def write(self, clip_weight: float, *, name: str, revision: str) -> None:
         """Replace the file in one step; when this returns it is on the disk.
@@ -54,10 +46,16 @@ class KeptClipWeight:
         Raises:
             OSError: it cannot be written; the old one is as it was.
         """
-        value = {"name": name, "revision": revision, "lambda": clip_weight}
+        key = f"{name}@{revision}"
+        try:
+            kept = self._read()
+        except _Damaged:
+            kept = {}  # it was warned about when it was read
+        kept.pop(key, None)
+        kept = dict([*kept.items(), (key, clip_weight)][-_MOST:])
         beside = self.path.with_name(f".{self.path.name}.new")
         with beside.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream)
+            json.dump({"lambdas": kept}, stream)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -67,3 +65,23 @@ class KeptClipWeight:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _read(self) -> dict[str, float]:
+        """Return `name@revision` -> λ, the newest choice last."""
+        try:
+            value = json.loads(self.path.read_bytes())
+            if "lambdas" not in value:  # of a version that kept one
+                value = {"lambdas": {f"{value['name']}@{value['revision']}": value["lambda"]}}
+            kept = dict(value["lambdas"])
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _Damaged(type(error).__name__) from error
+        for weight in kept.values():
+            if type(weight) not in (int, float) or not 0.0 <= weight <= 1.0:
+                raise _Damaged("not a number from 0 to 1")
+        return {str(key): float(weight) for key, weight in kept.items()}
+
+
+class _Damaged(Exception):  # noqa: N818 - it is a state, not a failure
+    """The file cannot be understood."""

@@ -50,6 +50,8 @@ class TextFormatter(logging.Formatter):
         """Return the line of a record."""
         line = super().format(record)
         extras = [f"{k}={v}" for k, v in vars(record).items() if k not in _STANDARD]
+        if (request_id := request_id_var.get()) is not None:
+            extras.append(f"request_id={request_id}")
         if not extras:
             return line
         head, *trace = line.split("\n", 1)

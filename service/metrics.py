@@ -12,7 +12,9 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_JOB_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _STAGE_BUCKETS = tuple(0.0005 * 2**power for power in range(17))  # 0.5 ms to 33 s
+_SIZE_BUCKETS = tuple(2.0**power for power in range(11))  # 1 to 1024
 _SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
@@ -71,7 +73,16 @@ class Metrics:
             "vtag_rejected", "Requests refused at the door.", ("reason",), registry=registry
         )
         self.cancelled = Counter(
-            "vtag_cancelled", "Requests whose client left.", ("stage",), registry=registry
+            "vtag_cancelled",
+            "Requests whose client left, by how far they had come.",
+            ("stage",),
+            registry=registry,
+        )
+        self.problems = Counter(
+            "vtag_problems",
+            "Requests that ended with a problem, events that ended in an error included.",
+            ("code",),
+            registry=registry,
         )
         self.input_errors = Counter(
             "vtag_input_errors",
@@ -124,9 +135,76 @@ class Metrics:
             buckets=_REQUEST_BUCKETS,
             registry=registry,
         )
+        self.activations = Counter(
+            "vtag_activations",
+            "Attempts to serve another artefact.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.activation_seconds = Histogram(
+            "vtag_activation_duration_seconds",
+            "Time to start, check and swap in another artefact.",
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
         self.index_videos = Gauge("vtag_index_videos", "Videos in the index.", registry=registry)
         self.index_segments = Gauge(
             "vtag_index_segments", "Segments in the index.", registry=registry
+        )
+        self.jobs = Gauge(
+            "vtag_jobs", "Jobs of this service that have not ended.", ("state",), registry=registry
+        )
+        self.jobs_ended = Counter(
+            "vtag_jobs_ended",
+            "Jobs that ended, and attempts that were interrupted.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
+        self.webhooks = Counter(
+            "vtag_webhook_deliveries",
+            "Tries to deliver a webhook; dead: the last one failed.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.job_seconds = Histogram(
+            "vtag_job_duration_seconds",
+            "Time of one attempt of a job.",
+            ("kind",),
+            buckets=_JOB_BUCKETS,
+            registry=registry,
+        )
+        self.encoder_batches = Counter(
+            "vtag_encoder_batches",
+            "Batches by why they were no larger: all that waited, the best size, a deadline.",
+            ("kind", "reason"),
+            registry=registry,
+        )
+        self.encoder_batch_size = Histogram(
+            "vtag_encoder_batch_size",
+            "Clips, or texts, in one batch.",
+            ("kind",),
+            buckets=_SIZE_BUCKETS,
+            registry=registry,
+        )
+        self.encoder_batch_seconds = Histogram(
+            "vtag_encoder_batch_duration_seconds",
+            "Time of one batch, from sending it to its answer.",
+            ("kind",),
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.encoder_queue_seconds = Histogram(
+            "vtag_encoder_queue_age_seconds",
+            "How long the oldest work of a batch had waited for it.",
+            ("kind",),
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.encoder_batch_failures = Counter(
+            "vtag_encoder_batch_failures",
+            "Batches of which something was run again or given up; memory: the size was halved.",
+            ("kind", "cause"),
+            registry=registry,
         )
         self.component_up = Gauge(
             "vtag_component_up", "1 if the component works.", ("component",), registry=registry

@@ -9,7 +9,7 @@ class OptionError(ValueError):
     """An option of a request that cannot be used.
 
     Attributes:
-        code: `lambda_not_resident` or `invalid_sampling` or `invalid_clip_weight`.
+        code: of `service.errors.PROBLEMS`, for example `invalid_sampling`.
         detail: for the client.
         param: the field.
         limit: what would be allowed.
@@ -43,23 +43,16 @@ def require_clip_weight(clip_weight: float) -> None:
         )
 
 
-def require_resident(clip_weight: float | None, *, served: float) -> float | None:
-    """Return `clip_weight` as the λ that is served, or None if none was asked.
-
-    Raises:
-        OptionError: another λ is served.
-    """
-    if clip_weight is None:
-        return None
-    if not math.isfinite(clip_weight) or round(clip_weight, 4) != served:
-        raise OptionError(
-            "lambda_not_resident",
-            f"lambda {clip_weight:g} is not being served; {served:g} is.",
-            param="lambda",
-            limit=served,
-            actual=clip_weight,
-        )
-    return served
+def not_resident(clip_weight: float, *, served: float) -> OptionError:
+    """Return the error for a λ whose weights may not be built beside the served ones."""
+    return OptionError(
+        "lambda_not_resident",
+        f"lambda {clip_weight:g} is not being served; {served:g} is, and this service keeps one"
+        " only (VTAG_RESIDENT_LAMBDAS).",
+        param="lambda",
+        limit=served,
+        actual=clip_weight,
+    )
 
 
 def choose_sampling(sampling: Sampling | None, *, manifest: Manifest) -> Sampling:

@@ -28,6 +28,7 @@ class Classification:
         text_cache_hits: texts of the labels that needed no encoding.
         frames: number of frames encoded.
         embedding: float32 (D,), unit.
+        logit_scale: of the space.
     """
 
     video: VideoInfo
@@ -40,6 +41,30 @@ class Classification:
     text_cache_hits: int
     frames: int
     embedding: npt.NDArray[np.float32]
+    logit_scale: float
+
+
+@dataclass(frozen=True)
+class TaggedSegment:
+    """A stretch [start, end) of a video in seconds, and what is in it.
+
+    Attributes:
+        start: seconds.
+        end: seconds.
+        tags: best first.
+        none_score: that none of the labels applies; None unless scores are independent.
+        warnings: that the answer for the whole video does not have.
+        encoded_frames: pictures that the network looked at for this segment.
+        merged: how many neighbours were joined in it.
+    """
+
+    start: float
+    end: float
+    tags: tuple[Tag, ...]
+    none_score: float | None
+    warnings: tuple[VideoWarning, ...]
+    encoded_frames: int
+    merged: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,10 @@ _MAX_INTEGER = 2**53  # beyond it JSON readers disagree about the value
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=False)
+
+
+RequestShape = _Request
+"""What requests that are described elsewhere begin with."""
 
 
 def _printable(text: str) -> str:
@@ -38,8 +42,13 @@ Time = Annotated[float, Field(ge=0.0, le=1e9)]
 Template = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
+CollectionName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", strict=True)
+]
+
+
 class VideoSource(_Request):
-    """Where the bytes of a video come from. Fetching URLs is off; videos are not kept."""
+    """Where the bytes of a video come from. URLs: if the service allows; videos are not kept."""
 
     type: Literal["base64", "url", "video_id", "upload_id"]
     data: str | None = Field(default=None, description="standard, padded base64, for type base64")
@@ -82,6 +91,26 @@ class SamplingOptions(_Request):
         return self
 
 
+class SegmentOptions(_Request):
+    """Tags over time: how the video is cut, and what of each segment is answered."""
+
+    mode: Literal["windows", "fixed", "shots"] = Field(
+        default="windows", description="fixed is another word for windows"
+    )
+    length: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(
+        default=None, description="seconds of a window; of a shot the most"
+    )
+    overlap: Annotated[float, Field(ge=0.0, le=3600)] | None = Field(
+        default=None, description="seconds that a window shares with the one before it"
+    )
+    min_score: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+        default=None, description="least score of a tag of a segment; default: threshold"
+    )
+    merge: bool = Field(
+        default=False, description="join neighbours that keep the same labels; needs a selection"
+    )
+
+
 class VideoOptions(_Request):
     """What requests with a video share; ``video`` is absent when the form holds the file."""
 
@@ -100,6 +129,7 @@ class ClassifyRequest(VideoOptions):
     templates: Annotated[list[Template], Field(min_length=1)] | None = None
     template_set: Name | None = None
     sampling: SamplingOptions | None = None
+    segments: SegmentOptions | None = None
     scores: Literal["softmax", "independent", "cosine"] = "softmax"
     top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
@@ -125,36 +155,23 @@ class Segmentation(_Request):
 class IndexRequest(VideoOptions):
     """Options of ``POST /videos``."""
 
+    collection: CollectionName = "default"
     external_id: Name | None = None
     metadata: Metadata | None = None
     segments: Segmentation = Field(default_factory=Segmentation)
 
 
-class Query(_Request):
-    """What is searched for: a text, or a vector of the space that is searched."""
+class VideoPatch(_Request):
+    """Body of ``PATCH /videos/{id}``: a merge patch (RFC 7396); null removes a value."""
 
-    text: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
-    embedding: Annotated[list[float], Field(min_length=1, max_length=65536)] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.text is None) == (self.embedding is None):
-            raise ValueError("give either text or embedding")
-        return self
+    external_id: Name | None = None
+    metadata: Metadata | None = None
 
 
-class SearchRequest(_Request):
-    """Body of ``POST /search``."""
+class CollectionRequest(_Request):
+    """Body of ``POST /collections``."""
 
-    query: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | Query
-    clip_weight: Weight | None = Field(
-        default=None, validation_alias="lambda", serialization_alias="lambda"
-    )
-    templates: Annotated[list[Template], Field(min_length=1)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=1000)] = 10
-    group_by: Literal["video", "segment"] = "video"
-    per_video: Annotated[int, Field(ge=1, le=100)] = 3
-    min_score: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    name: CollectionName
 
 
 class EmbeddingsRequest(_Request):
@@ -162,6 +179,9 @@ class EmbeddingsRequest(_Request):
 
     input: str | VideoSource | Annotated[list[str | VideoSource], Field(min_length=1)]
     model: Name | None = None
+    clip_weight: Weight | None = Field(
+        default=None, validation_alias="lambda", serialization_alias="lambda"
+    )
     modality: Literal["text", "video"] = "text"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -174,3 +194,77 @@ class LambdaRequest(_Request):
 
     clip_weight: Weight = Field(validation_alias="lambda", serialization_alias="lambda")
     model: Name | None = None
+
+
+class LambdaFloor(_Request):
+    """What a recommended lambda must reach, in percent."""
+
+    metric: Literal["top1", "top5", "mean_class", "worst_class"] = "top1"
+    at_least: Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class LambdaRule(_Request):
+    """Which lambda is recommended: the best, and of equals the larger, which forgets less."""
+
+    maximise: Literal["top1", "top5", "mean_class"] = "top1"
+    floor: LambdaFloor | None = None
+
+
+class LabelledVideo(_Request):
+    """A video of the index and what it shows."""
+
+    id: Name
+    label: str
+
+
+JobEvent = Literal["job.succeeded", "job.failed", "job.cancelled"]
+
+
+class WebhookOptions(_Request):
+    """Who is told when a job has ended: signed, and tried again until it is taken."""
+
+    url: Annotated[
+        str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_printable)
+    ]
+    events: Annotated[list[JobEvent], Field(min_length=1, max_length=3)] = Field(
+        default_factory=lambda: list(get_args(JobEvent))
+    )
+
+
+class LambdaEvaluationOptions(_Request):
+    """What ``POST /lambda/evaluate`` measures, whatever the videos come from."""
+
+    lambdas: Annotated[list[Weight], Field(min_length=1, max_length=21)] | None = Field(
+        default=None, description="default: 0, 0.1 … 1; for videos of the index: those there"
+    )
+    classes: Annotated[list[str], Field(min_length=2)] | None = Field(
+        default=None, description="labels to choose from; default: those of the set"
+    )
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    template_set: Name | None = None
+    rule: LambdaRule = Field(default_factory=LambdaRule)
+    model: Name | None = Field(default=None, description="must be the model that is served")
+    webhook: WebhookOptions | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.templates is not None and self.template_set is not None:
+            raise ValueError("templates and template_set exclude each other")
+        return self
+
+
+class LambdaEvaluationRequest(LambdaEvaluationOptions):
+    """JSON body of ``POST /lambda/evaluate``: videos that are there already."""
+
+    videos: Annotated[list[LabelledVideo], Field(min_length=1)] | None = Field(
+        default=None, description="videos of the index, at the lambdas they were indexed at"
+    )
+    folder: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="a folder below VTAG_EVALUATION_ROOT"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.videos is None) == (self.folder is None):
+            raise ValueError("give either videos or folder, or send a form with files")
+        return self

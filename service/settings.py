@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import SettingsConfigDict
+
+from service.api_keys import read_keys
+from service.hosts import host_rules, is_loopback
+from service.settings_media import MediaSettings
+from service.settings_types import Bytes, Count, MiB, Natural, Seconds
+from service.settings_webhooks import WebhookSettings
 
 PREFIX = "VTAG_"
 _TEST_PREFIX = "VTAG_TEST_"  # where tests find their data; not a setting of the service
-MiB = 1024 * 1024
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Bytes = Annotated[int, Field(ge=1)]
 
 
 class SettingsError(Exception):
@@ -31,7 +39,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Settings(BaseSettings):
+class Settings(MediaSettings, WebhookSettings):
     """Settings of the service; see ``python -m service --help``."""
 
     model_config = SettingsConfigDict(
@@ -57,6 +65,9 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(default=Path(".vtag"), description="folder of all state")
     model_store: Path = Field(default=Path("model_store"), description="folder of the artefacts")
+    store_watch_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
+        default=2.0, description="how often the model store is looked at; 0: never"
+    )
     database_url: SecretStr | None = Field(
         default=None,
         description="Postgres with pgvector; unset: an embedded one below VTAG_DATA_DIR",
@@ -64,20 +75,47 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="Redis for text embeddings; unset: memory of the process only"
     )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="TOML file of API keys (python -m service key NAME makes one), read again when"
+        " it changes; one that is broken then is refused, and the keys from before stay",
+    )
+    allow_open: bool = Field(
+        default=False,
+        validate_default=True,
+        description="serve strangers: without keys, on an address that is not of this machine only",
+    )
+    url_hosts: str = Field(
+        default="",
+        description="hosts videos may be fetched from, comma-separated, *.example.org for those"
+        " below it, * for every public one; unset: none",
+    )
+    url_plain_http: bool = Field(
+        default=False, description="fetch from http:// (port 80) too, not only from https://"
+    )
+    url_timeout_seconds: Seconds = Field(default=60.0, description="longest fetching of a video")
+    idempotency_seconds: Seconds = Field(
+        default=24 * 3600.0, description="how long answers are kept for an Idempotency-Key"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe message that is logged"
     )
     log_format: Literal["auto", "text", "json"] = Field(
         default="auto", description="auto is text on a terminal, else json"
     )
-    runtime: Literal["onnx", "torchscript"] = Field(
-        default="onnx", description="what runs the networks"
-    )
+    runtime: Literal["onnx", "torchscript"] = Field(default="onnx", description="runs the networks")
     device: str = Field(default="cpu", description="where the networks run: cpu, cuda or cuda:N")
-    encoder_threads: int = Field(
-        default=0, ge=0, description="threads of the encoder process; 0: one per core"
+    precision: Literal["auto", "float32", "float16", "int8"] = Field(
+        default="auto", description="what they compute with; auto: float32"
     )
+    resident_lambdas: Count = Field(default=2, description="lambdas in memory, the served included")
+    encoder_threads: Natural = Field(default=0, description="encoder threads; 0: one per core")
     decode_workers: Count = Field(default_factory=_cpus, description="child processes that decode")
+    decode_sandbox: Literal["auto", "require", "off"] = Field(
+        default="auto",
+        description="take network, processes and files from decode workers: where the host allows "
+        "it; or refuse to start where it does not; or not at all",
+    )
     frame_slots: Count = Field(
         default=8, description="videos whose frames are in shared memory at once"
     )
@@ -86,7 +124,13 @@ class Settings(BaseSettings):
     )
     max_pixels: Count = Field(default=4096 * 2304, description="pixels of one picture of a video")
     max_duration_seconds: Seconds = Field(default=2 * 3600.0, description="length of a video")
-    max_segments: Count = Field(default=2000, description="segments of one indexed video")
+    max_segments: Count = Field(default=2000, description="segments of one video")
+    max_segment_tags: Count = Field(
+        default=100_000, description="tags of all segments in one JSON answer, not in a stream"
+    )
+    event_silence_seconds: Seconds = Field(
+        default=15.0, description="longest silence in a stream of events; then a comment is sent"
+    )
     max_upload_bytes: Bytes = Field(default=512 * MiB, description="size of one video file")
     max_json_bytes: Bytes = Field(default=32 * MiB, description="size of a JSON body")
     max_field_bytes: Bytes = Field(
@@ -103,13 +147,17 @@ class Settings(BaseSettings):
         default=256, description="the same for requests with text only"
     )
     max_uploads: Count = Field(default=64, description="uploads that are being received")
-    spool_reserve_bytes: Annotated[int, Field(ge=0)] = Field(
-        default=256 * MiB, description="disk space that uploads leave free"
+    spool_reserve_bytes: Natural = Field(default=256 * MiB, description="disk uploads leave free")
+    header_timeout_seconds: Seconds = Field(
+        default=10.0, description="longest wait for the header of a request"
     )
     upload_stall_seconds: Seconds = Field(default=20.0, description="longest silence of an upload")
     upload_timeout_seconds: Seconds = Field(default=600.0, description="longest upload")
     request_timeout_seconds: Seconds = Field(
-        default=120.0, description="longest work on one request"
+        default=120.0, description="longest work on one request, all segments of a long video"
+    )
+    encoder_timeout_seconds: Seconds = Field(
+        default=60.0, description="longest run of the network on one batch; then it is killed"
     )
     decode_timeout_seconds: Seconds = Field(
         default=60.0, description="longest decoding of one video"
@@ -117,12 +165,31 @@ class Settings(BaseSettings):
     shutdown_seconds: Seconds = Field(
         default=10.0, description="time for running requests at shutdown"
     )
+    drain_seconds: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = Field(
+        default=5.0,
+        description="time after SIGTERM in which requests are still taken, but /readyz says 503",
+    )
     segment_seconds: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
         default=4.0, description="length of the segments videos are indexed in"
     )
-    text_cache_entries: Count = Field(
-        default=50_000, description="text embeddings kept in the process"
+    text_cache_entries: Count = Field(default=50_000, description="text vectors kept in memory")
+    evaluation_root: Path | None = Field(
+        default=None,
+        description="folder of labelled sets that lambda may be evaluated on; unset: none",
     )
+    max_evaluation_bytes: Bytes = Field(
+        default=2048 * MiB, description="videos of one evaluation of lambda, packed or unpacked"
+    )
+    max_evaluation_videos: Count = Field(default=2000, description="videos of one evaluation")
+    evaluation_cache_bytes: Bytes = Field(
+        default=1024 * MiB, description="disk for decoded frames while lambda is evaluated"
+    )
+    max_running_jobs: Count = Field(default=1, description="jobs that run at once")
+    max_waiting_jobs: Count = Field(default=16, description="jobs that wait; more are refused")
+    job_history_seconds: Seconds = Field(
+        default=30 * 24 * 3600.0, description="how long jobs that ended can be looked at"
+    )
+    graph_memory_bytes: Bytes = Field(default=1024 * MiB, description="to build a graph for search")
     exact_search_segments: Annotated[int, Field(ge=0)] = Field(
         default=10_000, description="up to this many segments search compares all of them"
     )
@@ -149,10 +216,35 @@ class Settings(BaseSettings):
             raise ValueError("must be cpu, cuda or cuda:N")
         return value
 
-    @field_validator("data_dir", "model_store", mode="after")
+    @field_validator("api_keys_file", mode="after")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _usable_keys(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_keys(value)
+        return value
+
+    @field_validator("allow_open", mode="after")
+    @classmethod
+    def _not_open_by_mistake(cls, value: bool, info: ValidationInfo) -> bool:
+        """Fields are checked in their order: host and api_keys_file are there if they are good."""
+        host, missing = info.data.get("host"), info.data.get("api_keys_file", "bad") is None
+        if host is not None and missing and not value and not is_loopback(host):
+            raise ValueError(
+                f"strangers could reach {host}: set VTAG_API_KEYS_FILE, or VTAG_ALLOW_OPEN=true"
+                " if something in front of the service asks for keys"
+            )
+        return value
+
+    @field_validator("url_hosts", mode="after")
+    @classmethod
+    def _host_names(cls, value: str) -> str:
+        host_rules(value)
+        return value
+
+    @field_validator("data_dir", "model_store", "evaluation_root", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
 
 def variables(name: str) -> list[str]:
@@ -200,25 +292,3 @@ def _field_of(location: str) -> str:
         if location == name or location in variables(name):
             return name
     return location
-
-
-def help_text() -> str:
-    """Describe every setting with its default, generated from the fields."""
-    lines = [
-        "usage: python -m service [--help | --version]",
-        "",
-        "Serves video tagging and search over HTTP. Settings come from the environment:",
-        "",
-    ]
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        shown = "unset" if default is None else str(default)
-        lines.append(f"  {' or '.join(variables(name))} = {shown}")
-        lines.append(f"      {field.description}{_choices(field.annotation)}")
-    return "\n".join(lines)
-
-
-def _choices(annotation: Any) -> str:
-    values = getattr(annotation, "__args__", ())
-    is_choice = getattr(annotation, "__origin__", None) is Literal
-    return f" ({' | '.join(map(str, values))})" if is_choice else ""

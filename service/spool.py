@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import errno
 import hashlib
 import os
@@ -12,10 +14,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from service.errors import ApiError
+from service.errors import ApiError, exhausted
 
 _FLUSH_BYTES = 1024 * 1024  # one hop to a thread per mebibyte, not per 64 KiB read of the socket
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BASE64_CHUNK = 4 * 1024 * 1024  # a multiple of 4: chunks decode one by one
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class SpoolFile:
@@ -42,15 +45,19 @@ class SpoolFile:
         Raises:
             ApiError: ``body_too_large`` as soon as the cap is passed.
         """
+        self.require(self.size_bytes + len(data))
         self.size_bytes += len(data)
-        if self.size_bytes > self._max_bytes:
+        self._waiting += data
+
+    def require(self, size_bytes: int) -> None:
+        """Raise ApiError ``body_too_large`` if so many bytes do not fit."""
+        if size_bytes > self._max_bytes:
             raise ApiError(
                 "body_too_large",
-                f"The video is larger than {self._max_bytes} bytes.",
+                f"The {self._param} is larger than {self._max_bytes} bytes.",
                 param=self._param,
                 limit=self._max_bytes,
             )
-        self._waiting += data
 
     async def drain(self, *, everything: bool = False) -> None:
         """Write what waits, in a thread, once it is worth the hop."""
@@ -97,15 +104,25 @@ class Spool:
         for leftover in self.folder.iterdir():
             leftover.unlink()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has more than the reserve left."""
+        return shutil.disk_usage(self.folder).free > self._reserve_bytes
+
+    def require_room(self) -> None:
+        """Raise ApiError ``spool_full`` when the disk has no more than the reserve left."""
+        if not self.has_room:
+            raise _full()
+
     @asynccontextmanager
     async def file(self) -> AsyncIterator[SpoolFile]:
         """Yield a new file and remove it at the end, whatever happens.
 
         Raises:
-            ApiError: ``spool_full`` when the disk has no more than the reserve left.
+            ApiError: ``spool_full`` when the disk has no more than the reserve left; ``saturated``
+                when this process may open no more files.
         """
-        if shutil.disk_usage(self.folder).free <= self._reserve_bytes:
-            raise _full()
+        self.require_room()
         # The client's file name is not used for anything: FFmpeg acts on names (".m3u8", "%d").
         path = self.folder / secrets.token_hex(16)
         try:
@@ -113,9 +130,28 @@ class Spool:
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise _full() from None
-            raise
+            raise exhausted(error) or error from None
         try:
             yield file
         finally:
             file.close()
             path.unlink(missing_ok=True)
+
+
+async def spool_base64(text: str, video: SpoolFile, *, param: str = "video.data") -> None:
+    """Decode base64 (standard alphabet, padded) into the spool, piece by piece.
+
+    Raises:
+        ApiError: ``invalid_base64`` or ``body_too_large``.
+    """
+    for start in range(0, len(text), _BASE64_CHUNK):
+        piece = text[start : start + _BASE64_CHUNK]
+        try:
+            data = base64.b64decode(piece, validate=True)
+        except (binascii.Error, ValueError):
+            raise ApiError(
+                "invalid_base64", f"{param} is not standard, padded base64.", param=param
+            ) from None
+        video.feed(data)
+        await video.drain()
+    await video.drain(everything=True)

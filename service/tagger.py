@@ -2,17 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
-from service.background import background_labels
-from service.deadline import timed, until
+from service.deadline import reached, timed, until
 from service.decode.pool import DecodePool
-from service.encode.process import Encoded, EncoderProcess, StaleWeightsError
+from service.encode.process import EncoderProcess
 from service.encode.space import EmbeddingSpace
-from service.frames import FrameSlots, Slot
+from service.frames import FrameSlots
 from service.labels import (
     LabelEncoder,
     LabelError,
@@ -22,20 +21,21 @@ from service.labels import (
     normalise,
     normalise_queries,
 )
-from service.options import choose_sampling, choose_spans, require_clip_weight, require_resident
-from service.results import Classification, EmbeddedTexts, EmbeddedVideo, SegmentedVideo
+from service.options import choose_sampling, choose_spans, require_clip_weight
+from service.results import Classification, EmbeddedTexts
 from service.scoring import ScoreKind
 from service.tags import LabelVectors, encode_labels, keep, label_warnings, score_tags, truncation
+from service.timeline_tagger import TimelineTagger
 from service.video_encoder import VideoEncoder
+from service.videoclip.background import background_labels
 from service.videoclip.manifest import Manifest, Sampling
 from service.videoclip.pooling import unit
 
-_ATTEMPTS: Final = 4
+_LABEL_SETS: Final = 16
+"""Sets of labels that are kept as they were normalised."""
 
 _NO_LIMITS: Final = LabelLimits(max_characters=1 << 20)
 """For the artefact's own labels, which no client sends."""
-
-_Vectors = Callable[[float], Awaitable[LabelVectors]]
 
 
 class Tagger:
@@ -64,17 +64,32 @@ class Tagger:
         self._decoder = decoder
         self._labels = labels
         self._limits = limits or LabelLimits()
-        self._videos = VideoEncoder(
-            encoder, decoder=decoder, slots=slots, max_segments=max_segments
-        )
+        # Clients ask many videos for the same labels; a set that is refused is not kept.
+        self._normalised = lru_cache(_LABEL_SETS)(partial(normalise_queries, limits=self._limits))
+        self.videos = VideoEncoder(encoder, decoder=decoder, slots=slots, max_segments=max_segments)
+        """Videos to vectors, without labels."""
         self._background, self._few_background = background_labels(
             [normalise(text, limits=_NO_LIMITS) for text in encoder.manifest.background_labels]
+        )
+        self.segments = TimelineTagger(
+            encoder,
+            decoder=decoder,
+            slots=slots,
+            labels=labels,
+            limits=self._limits,
+            background=self._background,
+            max_segments=max_segments,
         )
 
     @property
     def space(self) -> EmbeddingSpace:
         """The embedding space of requests made now."""
         return self._encoder.space
+
+    @property
+    def resident_clip_weights(self) -> tuple[float, ...]:
+        """All λ whose weights are there, ascending."""
+        return self._encoder.resident_clip_weights
 
     @property
     def manifest(self) -> Manifest:
@@ -123,7 +138,7 @@ class Tagger:
             threshold: least score returned.
             templates: own prompt templates, each with one `{}`.
             template_set: or the name of a set; neither: the artefact's.
-            clip_weight: refuse to answer with another λ; None: the present one.
+            clip_weight: λ, built if its weights are not there; None: the served one.
             sampling: which frames; None: the artefact's.
             start: seconds, where the looked-at part begins.
             end: seconds, where it ends.
@@ -136,17 +151,21 @@ class Tagger:
             DeadlineExceededError: too late.
         """
         began = time.monotonic()
-        queries = normalise_queries(labels, limits=self._limits)
+        queries = self._normalised(tuple(labels))
         prompts = self._templates(templates, template_set)
         timings: dict[str, float] = {}
-        work = partial(self._vectors, queries, prompts, scores, timings)
-        wanted = require_resident(clip_weight, served=self._encoder.clip_weight)
+        weight = self.videos.weight(clip_weight)
         chosen = choose_sampling(sampling, manifest=self.manifest)
         spans = choose_spans(start, end)
-        async with until(deadline), self._videos.lease(chosen, clips=chosen.views) as slot:
+        async with (
+            until(deadline),
+            self.videos.weights(weight),
+            self.videos.lease(chosen, clips=chosen.views) as slot,
+        ):
             timings["wait"] = time.monotonic() - began
-            present = self._encoder.clip_weight
-            text = asyncio.create_task(work(present))  # beside the decoding
+            text = asyncio.create_task(  # beside the decoding
+                self._vectors(queries, prompts, scores, weight, timings=timings, deadline=deadline)
+            )
             try:
                 with timed(timings, "decode"):
                     decoded = await self._decoder.decode(
@@ -157,20 +176,24 @@ class Tagger:
                         spans=spans,
                     )
                 with timed(timings, "encode"):
-                    encoded, vectors = await self._agree(
-                        slot, wanted=wanted, text=text, text_weight=present, again=work
+                    encoded = await self._encoder.encode_clips(
+                        slot, clip_weight=weight, deadline=deadline
                     )
+                    vectors = await text
             finally:
                 text.cancel()
                 await asyncio.gather(text, return_exceptions=True)
+        reached("answer")
         with timed(timings, "score"):
-            pooled = self._videos.pool(encoded.vectors, views=chosen.views)[0]
+            pooled = self.videos.pool(encoded.vectors, views=chosen.views)[0]
+            fitted = self.manifest.calibration
             tags, nothing = score_tags(
                 pooled,
                 labels=queries,
                 vectors=vectors,
                 scores=scores,
                 logit_scale=encoded.logit_scale,
+                calibration=None if fitted is None else fitted.at(encoded.clip_weight),
             )
         timings["total"] = time.monotonic() - began
         return Classification(
@@ -189,25 +212,8 @@ class Tagger:
             text_cache_hits=vectors.texts.cache_hits,
             frames=int(decoded.times_seconds.size),
             embedding=unit(pooled),
+            logit_scale=encoded.logit_scale,
         )
-
-    async def embed_segments(
-        self,
-        path: Path,
-        *,
-        segment_seconds: float,
-        start: float | None = None,
-        end: float | None = None,
-        deadline: float | None = None,
-    ) -> SegmentedVideo:
-        """Cut a video into windows and embed each; see `VideoEncoder.embed_segments`."""
-        return await self._videos.embed_segments(
-            path, segment_seconds=segment_seconds, start=start, end=end, deadline=deadline
-        )
-
-    async def embed_video(self, path: Path, *, deadline: float | None = None) -> EmbeddedVideo:
-        """Embed a whole video; see `VideoEncoder.embed_video`."""
-        return await self._videos.embed_video(path, deadline=deadline)
 
     async def embed_texts(
         self,
@@ -228,49 +234,23 @@ class Tagger:
         plain = [normalise(text, param="input", limits=self._limits) for text in texts]
         if not plain:
             raise LabelError("no_labels", "Give at least one text.", param="input")
-        wanted = require_resident(clip_weight, served=self._encoder.clip_weight)
-        async with until(deadline):
-            for _ in range(_ATTEMPTS):
-                weight = self._encoder.clip_weight if wanted is None else wanted
-                try:
-                    found = await self._labels.encode(plain, templates=prompts, clip_weight=weight)
-                except StaleWeightsError:
-                    require_resident(clip_weight, served=self._encoder.clip_weight)
-                    continue
-                space = self._encoder.space_at(weight)
-                return EmbeddedTexts(found.vectors, space, truncation(plain, found.truncated))
-        raise StaleWeightsError(f"lambda changed {_ATTEMPTS} times while texts were embedded")
-
-    async def _agree(
-        self,
-        slot: Slot,
-        *,
-        wanted: float | None,
-        text: Awaitable[LabelVectors] | None,
-        text_weight: float,
-        again: _Vectors,
-    ) -> tuple[Encoded, LabelVectors]:
-        """Encode the clips, and see that the texts are of the same λ where that matters."""
-        for _ in range(_ATTEMPTS):
-            try:
-                encoded = await self._encoder.encode_clips(slot, clip_weight=wanted)
-                weight = encoded.clip_weight
-                fits = weight == text_weight or not self.manifest.text_tower_tuned
-                vectors = await (text if text is not None and fits else again(weight))
-                return encoded, vectors
-            except StaleWeightsError:
-                text = None
-                # Raises if a λ was asked by name and is gone.
-                require_resident(wanted, served=self._encoder.clip_weight)
-        raise StaleWeightsError(f"lambda changed {_ATTEMPTS} times during one request")
+        weight = self.videos.weight(clip_weight)
+        async with until(deadline), self.videos.weights(weight, for_texts=True):
+            found = await self._labels.encode(
+                plain, templates=prompts, clip_weight=weight, deadline=deadline
+            )
+        space = self._encoder.space_at(weight)
+        return EmbeddedTexts(found.vectors, space, truncation(plain, found.truncated))
 
     async def _vectors(
         self,
         queries: Sequence[LabelQuery],
         prompts: tuple[str, ...],
         scores: ScoreKind,
-        timings: dict[str, float],
         clip_weight: float,
+        *,
+        timings: dict[str, float],
+        deadline: float | None,
     ) -> LabelVectors:
         with timed(timings, "text"):
             return await encode_labels(
@@ -279,6 +259,7 @@ class Tagger:
                 background=self._background if scores == "independent" else None,
                 templates=prompts,
                 clip_weight=clip_weight,
+                deadline=deadline,
             )
 
     def _templates(

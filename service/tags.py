@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from service.labels import LabelEncoder, LabelQuery, TextVectors
 from service.scoring import (
     MIN_BACKGROUND,
+    Platt,
     ScoreKind,
     background_level,
     cosine,
@@ -22,9 +24,8 @@ from service.videoclip.errors import VideoWarning
 from service.videoclip.pooling import unit
 
 
-@dataclass(frozen=True)
-class Tag:
-    """One label of the answer.
+class Tag(NamedTuple):
+    """One label of the answer; a tuple, since there are thousands of them.
 
     Attributes:
         label: its first text, normalised.
@@ -66,15 +67,20 @@ async def encode_labels(
     background: Sequence[str] | None,
     templates: tuple[str, ...],
     clip_weight: float,
+    deadline: float | None = None,
 ) -> LabelVectors:
     """Return the vectors of all texts of `labels`, and of the `background` if there is one.
 
     Raises: as `LabelEncoder.encode`.
     """
-    texts = await encoder.encode(flat_texts(labels), templates=templates, clip_weight=clip_weight)
+    texts = await encoder.encode(
+        flat_texts(labels), templates=templates, clip_weight=clip_weight, deadline=deadline
+    )
     if background is None:
         return LabelVectors(texts, None)
-    found = await encoder.encode(background, templates=templates, clip_weight=clip_weight)
+    found = await encoder.encode(
+        background, templates=templates, clip_weight=clip_weight, deadline=deadline
+    )
     return LabelVectors(texts, found.vectors)
 
 
@@ -85,6 +91,7 @@ def score_tags(
     vectors: LabelVectors,
     scores: ScoreKind,
     logit_scale: float,
+    calibration: Platt | None = None,
 ) -> tuple[list[Tag], float | None]:
     """Return the tags, best first, and the *none of these* score (independent scores only).
 
@@ -97,11 +104,13 @@ def score_tags(
         vectors: of their texts.
         scores: which kind.
         logit_scale: of the space.
+        calibration: of the artefact at its present λ, for independent scores.
     """
-    rows, negatives = _split(labels, vectors.texts.vectors)
-    if len(vectors.texts.vectors) == len(labels) and not any(map(len, negatives)):
+    negatives: list[npt.NDArray[np.float32]] = []
+    if len(vectors.texts.vectors) == len(labels):
         text = vectors.texts.vectors  # one text each, as almost always
     else:
+        rows, negatives = _split(labels, vectors.texts.vectors)
         text = np.stack([row[0] if len(row) == 1 else unit(row.mean(axis=0)) for row in rows])
     values = logits(pooled, text=text, logit_scale=logit_scale)
     cosines = cosine(pooled, text=text)
@@ -119,14 +128,15 @@ def score_tags(
             if len(n)
             else level
             for n in negatives
-        ]
-        result = independent(values, level=np.asarray(levels))
+        ] or [level] * len(labels)
+        result = independent(values, level=np.asarray(levels), calibration=calibration)
         nothing = none_score(result)
+    columns = (result.tolist(), values.tolist(), cosines.tolist())
     tags = [
-        Tag(label.text[0], label.id, float(score), float(value), float(angle))
-        for label, score, value, angle in zip(labels, result, values, cosines, strict=True)
+        Tag(label.text[0], label.id, *numbers)
+        for label, *numbers in zip(labels, *columns, strict=True)
     ]
-    return sorted(tags, key=lambda tag: (-tag.score, -tag.logit)), nothing
+    return [tags[n] for n in np.lexsort((-values, -result))], nothing
 
 
 def keep(tags: list[Tag], *, top_k: int | None, threshold: float | None) -> tuple[Tag, ...]:

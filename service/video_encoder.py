@@ -1,25 +1,28 @@
 """Videos to vectors: whole, or cut into segments; through a slot, a decoder and the encoder."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from service.deadline import until
+from service.decode.ahead import one_ahead
+from service.decode.answers import DecodedInfo
+from service.decode.picture import decode_picture
 from service.decode.pool import DecodePool
-from service.encode.process import EncoderProcess, StaleWeightsError
+from service.encode.process import EncoderProcess
+from service.encode.residents import NotResidentError
+from service.encode.space import round_clip_weight
 from service.frames import ClipsTooLargeError, FrameSlots, Slot
-from service.options import OptionError
+from service.options import OptionError, not_resident, require_clip_weight
 from service.results import EmbeddedVideo, Segment, SegmentedVideo
-from service.segments import cut, groups
+from service.segments import Span, cut, groups
 from service.videoclip.errors import VideoTooLong, VideoWarning
 from service.videoclip.manifest import Sampling
 from service.videoclip.pooling import combine_views, pool, unit
-
-_ATTEMPTS: Final = 4
 
 
 class VideoEncoder:
@@ -66,17 +69,91 @@ class VideoEncoder:
         async with self._slots.lease(shape) as slot:
             yield slot
 
-    async def embed_video(self, path: Path, *, deadline: float | None = None) -> EmbeddedVideo:
-        """Return the unit vector of the whole video, sampled as the artefact says."""
+    @asynccontextmanager
+    async def weights(self, clip_weight: float, *, for_texts: bool = False) -> AsyncIterator[None]:
+        """Have the weights at `clip_weight` there, for everything that happens inside.
+
+        Args:
+            clip_weight: λ, 4 decimals.
+            for_texts: only texts will be encoded, which may not depend on λ.
+
+        Raises:
+            OptionError: another λ is served, and no others may be built.
+            ArtefactError: the network at that λ does not compute.
+            EncoderError: the encoder failed, or the memory is too small.
+        """
+        if for_texts and not self._encoder.manifest.text_tower_tuned:
+            yield
+            return
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._encoder.hold(clip_weight))
+            except NotResidentError as error:
+                raise not_resident(clip_weight, served=self._encoder.clip_weight) from error
+            yield
+
+    def weight(self, clip_weight: float | None) -> float:
+        """Return the λ of a request, as spaces are named; None: the served one.
+
+        Raises:
+            OptionError: not a number in [0, 1].
+        """
+        if clip_weight is None:
+            return self._encoder.clip_weight
+        require_clip_weight(clip_weight)
+        return round_clip_weight(clip_weight)
+
+    async def embed_video(
+        self, path: Path, *, clip_weight: float | None = None, deadline: float | None = None
+    ) -> EmbeddedVideo:
+        """Return the unit vector of the whole video, sampled as the artefact says.
+
+        Args:
+            path: a local file.
+            clip_weight: λ, built if its weights are not there; None: the served one.
+            deadline: `time.monotonic()` at which it is worthless.
+
+        Raises:
+            as `embed_segments`.
+        """
         sampling = self._encoder.manifest.sampling
-        async with until(deadline), self.lease(sampling, clips=sampling.views) as slot:
-            decoded = await self._decoder.decode(
+        return await self._embed(path, sampling, clip_weight, is_picture=False, deadline=deadline)
+
+    async def embed_picture(
+        self, path: Path, *, clip_weight: float | None = None, deadline: float | None = None
+    ) -> EmbeddedVideo:
+        """Return the unit vector of a still picture: a video in which nothing moves.
+
+        Arguments and errors as of `embed_video`; JPEG, PNG and WebP.
+        """
+        frames = self._encoder.manifest.sampling.frames
+        sampling = Sampling(mode="uniform", frames=frames)  # all of them the same one
+        found = await self._embed(path, sampling, clip_weight, is_picture=True, deadline=deadline)
+        return found._replace(warnings=())  # they say that it is short, and has one frame
+
+    async def _embed(
+        self,
+        path: Path,
+        sampling: Sampling,
+        clip_weight: float | None,
+        *,
+        is_picture: bool,
+        deadline: float | None,
+    ) -> EmbeddedVideo:
+        weight = self.weight(clip_weight)
+        async with (
+            until(deadline),
+            self.weights(weight),
+            self.lease(sampling, clips=sampling.views) as slot,
+        ):
+            decode = partial(decode_picture, self._decoder) if is_picture else self._decoder.decode
+            decoded = await decode(
                 path,
                 sampling=sampling,
                 preprocessing=self._encoder.manifest.preprocessing,
                 slot=slot,
             )
-            encoded = await self._encoder.encode_clips(slot)
+            encoded = await self._encoder.encode_clips(slot, clip_weight=weight, deadline=deadline)
         vector = unit(self.pool(encoded.vectors, views=sampling.views))[0]
         space = self._encoder.space_at(encoded.clip_weight)
         return EmbeddedVideo(vector, space, decoded.info, decoded.warnings)
@@ -88,13 +165,15 @@ class VideoEncoder:
         segment_seconds: float,
         start: float | None = None,
         end: float | None = None,
+        clip_weight: float | None = None,
         deadline: float | None = None,
     ) -> SegmentedVideo:
         """Cut the video into windows of `segment_seconds` and embed each as one view.
 
-        All vectors are of one space: when λ changes meanwhile, everything is encoded again.
+        All vectors are of one space: that of `clip_weight`; None: the λ served when it begins.
 
         Raises:
+            OptionError: weights at that λ are not to be had here.
             VideoError: the video's fault, or more segments than allowed.
             EncoderError, DeadlineExceededError: as `classify`.
         """
@@ -107,38 +186,55 @@ class VideoEncoder:
                     limit=self._max_segments,
                     actual=len(spans),
                 )
-            for _ in range(_ATTEMPTS):
-                try:
-                    return await self._embed_spans(path, spans)
-                except StaleWeightsError:
-                    continue
-            raise StaleWeightsError(f"lambda changed {_ATTEMPTS} times while a video was embedded")
+            weight = self.weight(clip_weight)
+            async with self.weights(weight):
+                return await self._embed_spans(path, spans, weight, deadline=deadline)
 
     async def _embed_spans(
-        self, path: Path, spans: Sequence[tuple[float, float]]
+        self,
+        path: Path,
+        spans: Sequence[Span],
+        weight: float,
+        *,
+        deadline: float | None,
     ) -> SegmentedVideo:
         sampling = self._encoder.manifest.sampling.model_copy(update={"views": 1})
-        weight: float | None = None
         segments: list[Segment] = []
         warnings: dict[VideoWarning, None] = {}
         clip_bytes = int(np.prod(self._shape(sampling, clips=1)))
-        for part in groups(spans, size=max(1, self._slots.slot_bytes // clip_bytes)):
-            async with self.lease(sampling, clips=len(part)) as slot:
-                decoded = await self._decoder.decode(
-                    path,
-                    sampling=sampling,
-                    preprocessing=self._encoder.manifest.preprocessing,
-                    slot=slot,
-                    spans=part,
+        size = max(1, self._slots.slot_bytes // clip_bytes)
+
+        async def chunks() -> AsyncIterator[Sequence[Span]]:
+            for chunk in groups(spans, size=size):
+                yield chunk
+
+        @asynccontextmanager
+        async def decoded(chunk: Sequence[Span]) -> AsyncIterator[tuple[Slot, DecodedInfo]]:
+            async with self.lease(sampling, clips=len(chunk)) as slot:
+                yield (
+                    slot,
+                    await self._decoder.decode(
+                        path,
+                        sampling=sampling,
+                        preprocessing=self._encoder.manifest.preprocessing,
+                        slot=slot,
+                        spans=chunk,
+                    ),
                 )
-                encoded = await self._encoder.encode_clips(slot, clip_weight=weight)
-            weight = encoded.clip_weight
-            vectors = unit(self.pool(encoded.vectors, views=1))
-            segments += [Segment(*span, vector) for span, vector in zip(part, vectors, strict=True)]
-            warnings.update(dict.fromkeys(decoded.warnings))
-        assert weight is not None  # noqa: S101 - there is at least one span
+
+        parts = one_ahead(chunks(), decode=decoded, room=lambda: self._slots.has_room)
+        async with aclosing(parts):
+            async for part in parts:
+                slot, found = part.value
+                encoded = await self._encoder.encode_clips(
+                    slot, clip_weight=weight, deadline=deadline
+                )
+                await part.release()
+                vectors = unit(self.pool(encoded.vectors, views=1))
+                segments += [Segment(*span, v) for span, v in zip(part.item, vectors, strict=True)]
+                warnings.update(dict.fromkeys(found.warnings))
         space = self._encoder.space_at(weight)
-        return SegmentedVideo(decoded.info, tuple(segments), space, tuple(warnings))
+        return SegmentedVideo(found.info, tuple(segments), space, tuple(warnings))
 
     def pool(self, vectors: npt.NDArray[np.float32], *, views: int) -> npt.NDArray[np.float32]:
         """(clips, T, D) to (clips / views, D), as the recipe pools."""

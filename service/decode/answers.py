@@ -12,10 +12,12 @@ from service.frames import Slot
 from service.videoclip import errors
 from service.videoclip.decoding import VideoInfo
 from service.videoclip.errors import VideoError, VideoWarning
+from service.videoclip.header import VideoHeader
 
 _log = logging.getLogger(__name__)
 
 _MAX_TEXT: Final = 500
+_MAX_CODEC: Final = 40
 _KINDS: Final[dict[str, type[VideoError]]] = {
     kind.default_code: kind
     for kind in vars(errors).values()
@@ -72,6 +74,26 @@ def video_info(answer: Header) -> VideoInfo:
     except (KeyError, TypeError):
         _log.warning("a decode worker answered nonsense")
         raise decode_failed() from None
+
+
+def video_header(answer: Header) -> VideoHeader:
+    """Return what a child read in the header of a video.
+
+    Raises:
+        VideoError: `decode_failed`: the answer does not say it, or nothing that can be true.
+    """
+    try:
+        header = VideoHeader(**answer["header"])
+        numbers = [header.duration_seconds, header.fps, header.key_seconds]
+        sizes = [header.width, header.height, header.size_bytes]
+        plausible = all(n is None or 0 < float(n) < 1e9 for n in numbers)
+        plausible &= all(isinstance(size, int) and 0 <= size < 1 << 48 for size in sizes)
+        if plausible and isinstance(header.codec, str) and len(header.codec) < _MAX_CODEC:
+            return header
+    except (KeyError, TypeError, ValueError):
+        pass
+    _log.warning("a decode worker answered nonsense")
+    raise decode_failed()
 
 
 def decoded_info(answer: Header, *, slot: Slot) -> DecodedInfo:

@@ -1,9 +1,9 @@
-"""Which weights an ONNX graph wants: names of its external initialisers, without the onnx package.
+"""Which weights an ONNX graph wants: its external initialisers, read without the onnx package.
 
-An .onnx file is a protobuf message (github.com/onnx/onnx, onnx.proto3). Four fields are read:
-ModelProto.graph = 7, GraphProto.initializer = 5, TensorProto.name = 8 and .data_location = 14
-(1: EXTERNAL). ONNX Runtime itself tells no names before a session exists, and a session cannot
-exist before every name has its weights.
+An .onnx file is a protobuf message (github.com/onnx/onnx, onnx.proto3). These fields are read:
+ModelProto.graph = 7, GraphProto.initializer = 5, and of a TensorProto dims = 1, data_type = 2,
+name = 8 and data_location = 14 (1: EXTERNAL). ONNX Runtime itself tells no names before a session
+exists, and a session cannot exist before every name has its weights.
 """
 
 from collections.abc import Iterator
@@ -11,33 +11,56 @@ from pathlib import Path
 from typing import Final
 
 from service.videoclip.manifest import ArtefactError
+from service.videoclip.number_formats import NumberFormat, Wanted
 
 _GRAPH: Final = 7
 _INITIALIZER: Final = 5
+_DIMS: Final = 1
+_DATA_TYPE: Final = 2
 _NAME: Final = 8
 _DATA_LOCATION: Final = 14
 _EXTERNAL: Final = 1
+_FORMATS: Final[dict[int, NumberFormat]] = {1: "float32", 3: "int8", 10: "float16"}
 
 
-def external_initializers(path: Path) -> tuple[str, ...]:
-    """Return the names of the external initialisers of the graph at `path`, in its order.
+def external_initializers(path: Path) -> tuple[Wanted, ...]:
+    """Return the external initialisers of the graph at `path`, in its order.
 
     Raises:
-        ArtefactError: the file is not an ONNX model, or carries weights itself.
+        ArtefactError: the file is not an ONNX model, carries weights itself, or wants them in a
+            format that is none of `NumberFormat`.
     """
     try:
         data = memoryview(path.read_bytes())
-        names: list[str] = []
+        wanted: list[Wanted] = []
         for graph in _messages(data, field=_GRAPH):
             for tensor in _messages(graph, field=_INITIALIZER):
-                name = b"".join(bytes(value) for value in _messages(tensor, field=_NAME)).decode()
                 if _number(tensor, field=_DATA_LOCATION) == _EXTERNAL:
-                    names.append(name)
+                    wanted.append(_wanted(tensor))
     except (ValueError, IndexError) as error:
         raise ArtefactError(path.name, expected="an ONNX model", found=str(error)) from error
-    if not names:
+    if not wanted:
         raise ArtefactError(path.name, expected="external initialisers", found="none")
-    return tuple(names)
+    return tuple(wanted)
+
+
+def _wanted(tensor: memoryview) -> Wanted:
+    name = b"".join(bytes(value) for value in _messages(tensor, field=_NAME)).decode()
+    number = _number(tensor, field=_DATA_TYPE)
+    if number not in _FORMATS:
+        raise ValueError(f"{name} of the data type {number}")
+    return Wanted(name, number_format=_FORMATS[number], shape=tuple(_sizes(tensor)))
+
+
+def _sizes(tensor: memoryview) -> Iterator[int]:
+    for number, value in _fields(tensor):
+        if number == _DIMS and isinstance(value, int):
+            yield value
+        elif number == _DIMS and isinstance(value, memoryview):  # the packed form
+            position = 0
+            while position < len(value):
+                size, position = _varint(value, position)
+                yield size
 
 
 def _messages(data: memoryview, *, field: int) -> Iterator[memoryview]:

@@ -1,5 +1,7 @@
 """ONNX Runtime: graphs without weights, weights fed as external initialisers."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +12,10 @@ import onnxruntime
 
 from service.encode.device import CPU, Device, DeviceError
 from service.encode.graph import external_initializers
-from service.encode.runtime import Arrays, Tower
+from service.encode.pinned import pinned
+from service.encode.runtime import Arrays, Precision, Tower, graph_files
 from service.videoclip.manifest import ArtefactError
+from service.videoclip.number_formats import fit
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
@@ -35,18 +39,37 @@ def providers(device: Device) -> list[Provider]:
     return [(_CUDA, {"device_id": device.number}), _CPU]
 
 
-def video_tower(folder: Path, *, weights: Arrays, threads: int, device: Device = CPU) -> Tower:
-    """Load `video_encoder.onnx`. Raises ArtefactError when graph and weights do not fit."""
-    path = folder / "video_encoder.onnx"
+def video_tower(
+    folder: Path,
+    *,
+    weights: Arrays,
+    threads: int,
+    device: Device = CPU,
+    precision: Precision = "float32",
+) -> Tower:
+    """Load the video graph. Raises ArtefactError when graph and weights do not fit."""
+    path = folder / graph_files(precision)[0]
     names = ("frames", "frame_embeddings")
     return _tower(path, weights, threads, device, names=names)
 
 
-def text_tower(folder: Path, *, weights: Arrays, threads: int, device: Device = CPU) -> Tower:
-    """Load `text_encoder.onnx`. Raises ArtefactError when graph and weights do not fit."""
-    path = folder / "text_encoder.onnx"
+def text_tower(
+    folder: Path,
+    *,
+    weights: Arrays,
+    threads: int,
+    device: Device = CPU,
+    precision: Precision = "float32",
+) -> Tower:
+    """Load the text graph. Raises ArtefactError when graph and weights do not fit."""
+    path = folder / graph_files(precision)[1]
     names = ("token_ids", "text_embeddings")
     return _tower(path, weights, threads, device, names=names)
+
+
+def staging(size_bytes: int, device: Device) -> npt.NDArray[np.uint8]:
+    """Return memory for inputs; see `Runtime.staging`."""
+    return np.empty(size_bytes, np.uint8) if device.kind == "cpu" else pinned(size_bytes)
 
 
 def _tower(
@@ -58,6 +81,9 @@ def _tower(
         if found != [expected]:
             raise ArtefactError(path.name, expected=f"the one tensor {expected}", found=str(found))
 
+    if device.kind == "cuda":
+        return BoundTower(session, names=names, device=str(device.kind), number=device.number)
+
     def run(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         output: npt.NDArray[np.float32] = session.run([names[1]], {names[0]: values})[0]
         return output
@@ -65,23 +91,65 @@ def _tower(
     return run
 
 
+class BoundTower:
+    """A session whose inputs and outputs stay on the device, bound once for each shape.
+
+    A plain run would ask the device for memory and give it back at each call, and wait for both.
+    """
+
+    def __init__(
+        self, session: Any, *, names: tuple[str, str], device: str, number: int, shapes: int = 32
+    ) -> None:
+        self._session = session
+        self._names = names
+        self._place = (device, number)
+        self._shapes = shapes
+        self._inputs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()  # a text tower may be shared by two networks
+
+    def __call__(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Run it; see `Tower`."""
+        with self._lock:
+            held = self._input(values)
+            held.update_inplace(values)  # straight from pinned memory
+            binding = self._session.io_binding()
+            binding.bind_ortvalue_input(self._names[0], held)
+            binding.bind_output(self._names[1], *self._place)
+            self._session.run_with_iobinding(binding)
+            output: npt.NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
+            return output
+
+    def _input(self, values: npt.NDArray[np.generic]) -> Any:
+        held = self._inputs.get(values.shape)
+        if held is None:
+            make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+            held = self._inputs[values.shape] = make(values.shape, values.dtype.type, *self._place)
+        self._inputs.move_to_end(values.shape)
+        while len(self._inputs) > self._shapes:
+            self._inputs.popitem(last=False)
+        return held
+
+
 def _session(path: Path, weights: Arrays, threads: int, device: Device) -> Any:
     wanted = external_initializers(path)
-    missing = [name for name in wanted if name not in weights]
-    if missing:
+    try:
+        arrays = fit(weights, wanted)
+    except ValueError as error:
         raise ArtefactError(
-            path.name, expected=f"weights for {missing[:5]}", found=f"{len(missing)} missing"
-        )
+            path.name, expected="weights that fit the graph", found=str(error)[:300]
+        ) from error
     # Measured: the session copies (a value overwritten afterwards does not change its output),
     # but the values must live until it is made.
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(_contiguous(weights[n])) for n in wanted]
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Spinning threads gain nothing here and double the cost of a busy neighbour.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_external_initializers(list(wanted), values)
+    # Without this, int8 products overflow on processors that have AVX2 or AVX-512, but no VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_external_initializers(list(arrays), values)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers(device))
     except Exception as error:  # ONNX Runtime's errors share no base class
@@ -93,11 +161,6 @@ def _session(path: Path, weights: Arrays, threads: int, device: Device) -> Any:
             f"VTAG_DEVICE: {device} cannot be used (no such device, or no CUDA and cuDNN)"
         )
     return session
-
-
-def _contiguous(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    # A scalar must stay an array of no dimensions: ascontiguousarray would give it one.
-    return np.require(value, requirements="C") if value.ndim else np.asarray(value)
 
 
 def _names(nodes: Sequence[Any]) -> list[str]:

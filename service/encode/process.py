@@ -2,55 +2,37 @@
 
 import asyncio
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from service.channel import Header
-from service.child import ChildDiedError
-from service.encode.runtime import RuntimeName
-from service.encode.space import EmbeddingSpace, round_clip_weight
-from service.encode.supervision import EncoderError, EncoderWorker, WorkerSetup
+from service.encode.batcher import BUCKETS, Batcher
+from service.encode.builder import NetworkBuilder
+from service.encode.canary import Canary
+from service.encode.device import parse_device
+from service.encode.dispatcher import BatchRecord, Dispatcher
+from service.encode.residents import Residents
+from service.encode.runtime import Precision, RuntimeName
+from service.encode.space import EmbeddingSpace, Encoded, round_clip_weight
+from service.encode.supervision import EncoderUnavailableError, EncoderWorker, WorkerSetup
+from service.encode.trial import Trial
+from service.encode.turns import Turns
+from service.encode.work import NO_DEADLINE, QueueKey
 from service.frames import FrameSlots, Slot
 from service.videoclip.manifest import Manifest
-
-_PIXELS_PER_CALL: Final = 8 * 224 * 224
-"""Pixels of one call: a ViT clip of 8 frames fills the matrix unit of a CPU, more only wait."""
-
-_TEXTS_PER_CALL: Final = 256
-_FRESH_ATTEMPTS: Final = 5
-
-
-class StaleWeightsError(Exception):
-    """λ changed meanwhile: an answer with the asked weights cannot be given any more."""
-
-    code = "encoder_unavailable"
-    detail = "lambda is being changed; try again."
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Embeddings and the weights that made them.
-
-    Attributes:
-        vectors: float32 (clips, T, D) of frames or (n, D) of texts; finite, not normalised.
-        clip_weight: λ of the weights.
-        logit_scale: scale of the logits at this λ.
-    """
-
-    vectors: npt.NDArray[np.float32]
-    clip_weight: float
-    logit_scale: float
 
 
 class EncoderProcess:
     """One worker process that holds an artefact; restarted when it dies or hangs.
 
-    Calls go one at a time, in order of arrival, in pieces: a video and a large set of labels take
-    turns. A piece that is in flight when the worker dies is sent once more.
+    Calls gather in batches (`Batcher`), clips and texts of all requests by turns. What is in flight
+    when the worker dies is run once more. Work in the background (`trial`) stands back for them.
+    Weights at several λ can be there at once (`hold`); each answer is of exactly one.
 
     Args:
         folder: the artefact.
@@ -59,8 +41,10 @@ class EncoderProcess:
         runtime: `onnx`, or `torchscript` where torch is installed.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: threads of a call; None: the cores this process may use.
+        precision: what the networks compute with: float32, or a variant that the artefact has.
         clip_weight: λ to start with; None: the manifest's.
-        call_timeout_seconds: a worker that does not answer a piece for so long is killed.
+        resident: most λ whose weights are there at once.
+        call_timeout_seconds: a worker that does not answer a batch for so long is killed.
         build_timeout_seconds: the same for loading an artefact and building a λ.
     """
 
@@ -73,15 +57,23 @@ class EncoderProcess:
         runtime: RuntimeName = "onnx",
         device: str = "cpu",
         threads: int | None = None,
+        precision: Precision = "float32",
         clip_weight: float | None = None,
+        resident: int = 2,
         call_timeout_seconds: float = 60.0,
         build_timeout_seconds: float = 300.0,
     ) -> None:
         self._manifest = manifest
-        start = manifest.default_clip_weight if clip_weight is None else clip_weight
-        self._clip_weight = round_clip_weight(start)
+        self._precision: Precision = precision
         self._call_timeout_seconds = call_timeout_seconds
         self._build_timeout_seconds = build_timeout_seconds
+        start = manifest.default_clip_weight if clip_weight is None else clip_weight
+        self._residents = Residents(
+            limit=resident,
+            served=round_clip_weight(start),
+            build=lambda clip_weight: self._builder.build(clip_weight),
+            drop=lambda clip_weight: self._builder.drop(clip_weight),
+        )
         self._worker = EncoderWorker(
             WorkerSetup(
                 folder=folder,
@@ -89,13 +81,32 @@ class EncoderProcess:
                 runtime=runtime,
                 threads=threads or len(os.sched_getaffinity(0)),
                 device=device,
+                precision=precision,
                 descriptor=slots.descriptor,
                 build_timeout_seconds=build_timeout_seconds,
             ),
-            clip_weight=lambda: self._clip_weight,
+            clip_weight=lambda: self._residents.served,
+            configured=self._configured,
         )
-        self._turn = asyncio.Lock()
-        self._switching = asyncio.Lock()
+        self.turns = Turns()
+        """Who calls the worker next."""
+        on_cuda = parse_device(device).kind == "cuda"
+        self.batcher = Batcher(buckets=BUCKETS if on_cuda else ())
+        """What waits, and what batches cost; to be read only."""
+        self._dispatcher = Dispatcher(
+            self._worker,
+            batcher=self.batcher,
+            residents=self._residents,
+            turns=self.turns,
+            timeout_seconds=call_timeout_seconds,
+        )
+        self._canary = Canary(self._worker, turns=self.turns, timeout_seconds=call_timeout_seconds)
+        self._builder = NetworkBuilder(
+            self._worker,
+            logit_scale=self._residents.logit_scale,
+            timeout_seconds=build_timeout_seconds,
+        )
+        self._trying = asyncio.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -105,12 +116,17 @@ class EncoderProcess:
     @property
     def clip_weight(self) -> float:
         """λ of the answers to calls made now."""
-        return self._clip_weight
+        return self._residents.served
+
+    @property
+    def resident_clip_weights(self) -> tuple[float, ...]:
+        """All λ whose weights are there now, ascending."""
+        return tuple(sorted(self._residents.present))
 
     @property
     def space(self) -> EmbeddingSpace:
         """The embedding space of the answers to calls made now."""
-        return self.space_at(self._clip_weight)
+        return self.space_at(self.clip_weight)
 
     @property
     def alive(self) -> bool:
@@ -119,8 +135,29 @@ class EncoderProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether it runs, has loaded the artefact, and has passed its check."""
-        return self._worker.ready
+        """Whether it runs, has loaded the artefact, passed its check, and gets on with its work."""
+        return self._worker.ready and self._dispatcher.progressing and self._canary.alive
+
+    @property
+    def state(self) -> str:
+        """``ok``; ``stuck``: its process runs and does not get on; or ``down``."""
+        if not self._worker.ready:
+            return "down"
+        return "ok" if self.ready else "stuck"
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the worker last answered anything."""
+        return time.monotonic() - self._worker.answered_at
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Predicted seconds until clips or texts that came now would be begun."""
+        return self._dispatcher.backlog_seconds
+
+    def observe(self, tell: Callable[[BatchRecord], None]) -> None:
+        """Have `tell` told of each batch that ends."""
+        self._dispatcher.observe = tell
 
     @property
     def pid(self) -> int | None:
@@ -134,7 +171,8 @@ class EncoderProcess:
 
     def space_at(self, clip_weight: float) -> EmbeddingSpace:
         """Return the space of this artefact at `clip_weight`."""
-        return EmbeddingSpace(self._manifest.name, self._manifest.revision, clip_weight)
+        name, revision = self._manifest.name, self._manifest.revision
+        return EmbeddingSpace(name, revision, clip_weight, self._precision)
 
     async def start(self) -> None:
         """Start the worker and wait until it has loaded and checked the artefact.
@@ -144,63 +182,66 @@ class EncoderProcess:
             EncoderError: the worker could not be started (no runtime installed, no memory).
         """
         await self._worker.start()
+        self._dispatcher.start()
+        self._canary.start()
 
     async def stop(self) -> None:
         """End the worker; calls in flight raise. Safe to call twice."""
+        await self._canary.stop()
+        await self._dispatcher.stop(EncoderUnavailableError("the encoder is stopped"))
         await self._worker.stop()
 
-    async def encode_clips(self, slot: Slot, *, clip_weight: float | None = None) -> Encoded:
+    @asynccontextmanager
+    async def hold(self, clip_weight: float) -> AsyncIterator[None]:
+        """Keep the weights at `clip_weight` there, built first if need be; see `Residents.hold`."""
+        async with self._residents.hold(round_clip_weight(clip_weight)):
+            yield
+
+    async def encode_clips(
+        self, slot: Slot, *, clip_weight: float | None = None, deadline: float | None = None
+    ) -> Encoded:
         """Return the frame embeddings (clips, T, D) of the pixels in `slot`, all of one λ.
 
         Args:
             slot: uint8 (clips, T, S, S, 3), as decoded.
-            clip_weight: the λ that is wanted; None: the present one.
+            clip_weight: the λ that is wanted, built if it is not there; None: the served one.
+            deadline: `time.monotonic()` at which they are worthless; the earliest goes first.
 
         Raises:
-            StaleWeightsError: `clip_weight` is not the present λ.
-            EncoderError: the worker failed, twice if it died.
+            NotResidentError, NoRoomError: the weights at that λ cannot be had.
+            ArtefactError: the network at that λ does not compute.
+            EncoderError: the worker failed, twice.
         """
-        clips = slot.shape[0]
-        frame_pixels = slot.shape[1] * slot.shape[2] * slot.shape[3]
-        step = max(1, _PIXELS_PER_CALL // frame_pixels)
-        pieces = [
-            {
-                "op": "clips",
-                "offset": slot.offset,
-                "shape": list(slot.shape),
-                "first": first,
-                "last": min(first + step, clips),
-            }
-            for first in range(0, clips, step)
-        ]
-        return await self._encode([(piece, b"") for piece in pieces], clip_weight)
+        weight = self._weight(clip_weight)
+        async with self._residents.hold(weight, again=True):
+            return await self._encode(QueueKey("clips", weight), slot, weight, deadline)
 
     async def encode_texts(
-        self, ids: npt.NDArray[np.int64], *, clip_weight: float | None = None
+        self,
+        ids: npt.NDArray[np.int64],
+        *,
+        clip_weight: float | None = None,
+        deadline: float | None = None,
     ) -> Encoded:
         """Return the embeddings (n, D) of tokenised texts, all of one λ.
 
         Args:
             ids: int64 (n, L), n >= 1, as the artefact's tokenizer gives them.
-            clip_weight: the λ that is wanted; None: the present one.
+            clip_weight: as `encode_clips`; a text tower that no λ changes needs no weights at it.
+            deadline: as there.
 
-        Raises:
-            StaleWeightsError: `clip_weight` is not the present λ and the text tower depends on λ.
-            EncoderError: the worker failed, twice if it died.
+        Raises: as `encode_clips`.
         """
-        pieces: list[tuple[Header, bytes]] = []
-        for first in range(0, len(ids), _TEXTS_PER_CALL):
-            part = np.ascontiguousarray(ids[first : first + _TEXTS_PER_CALL])
-            pieces.append(({"op": "texts", "shape": list(part.shape)}, part.tobytes()))
-        return await self._encode(pieces, clip_weight)
+        weight = self._weight(clip_weight)
+        if not self._manifest.text_tower_tuned:
+            return await self._encode(QueueKey("texts", None), ids, weight, deadline)
+        async with self._residents.hold(weight, again=True):
+            return await self._encode(QueueKey("texts", weight), ids, weight, deadline)
 
     async def set_clip_weight(self, clip_weight: float) -> EmbeddingSpace:
         """Build the weights at `clip_weight` beside the present ones, check them, then swap.
 
-        Calls go on meanwhile; each is answered by one λ and says by which.
-
-        Returns:
-            The new space.
+        Calls go on meanwhile; each is answered by one λ and says by which. Returns the new space.
 
         Raises:
             ValueError: not in [0, 1].
@@ -208,54 +249,51 @@ class EncoderProcess:
             EncoderError: the worker failed; the old λ is kept.
         """
         wanted = round_clip_weight(clip_weight)
-        async with self._switching:
-            if wanted == self._clip_weight and self.ready:
-                return self.space
-            child = await self._worker.child()
+        if wanted != self.clip_weight or not self._worker.ready:
+            await self._residents.serve(wanted)
+        return self.space_at(wanted)
+
+    @asynccontextmanager
+    async def trial(self, clip_weight: float) -> AsyncIterator[Trial]:
+        """Lend a network at `clip_weight` beside those that serve, which it does not touch.
+
+        It is built at once and dropped afterwards; one is there at a time, others wait. Raises: as
+        `set_clip_weight`.
+        """
+        trial = Trial(
+            self._worker,
+            clip_weight=round_clip_weight(clip_weight),
+            turns=self.turns,
+            call_timeout_seconds=self._call_timeout_seconds,
+            build_timeout_seconds=self._build_timeout_seconds,
+        )
+        async with self._trying:
             try:
-                answer, _ = await self._worker.ask(
-                    child, {"op": "set", "clip_weight": wanted}, timeout=self._build_timeout_seconds
-                )
-            except ChildDiedError:
-                raise EncoderError(f"the encoder died building clip_weight {wanted}") from None
-            self._clip_weight = float(answer["clip_weight"])
-            return self.space
+                async with self._builder.turn:  # two builds at once would be two networks too many
+                    await trial.build()
+                yield trial
+            finally:
+                await trial.drop()
+
+    def _weight(self, clip_weight: float | None) -> float:
+        return self.clip_weight if clip_weight is None else round_clip_weight(clip_weight)
 
     async def _encode(
-        self, pieces: list[tuple[Header, bytes]], clip_weight: float | None
+        self,
+        key: QueueKey,
+        content: Slot | npt.NDArray[np.int64],
+        clip_weight: float,
+        deadline: float | None,
     ) -> Encoded:
-        for _ in range(_FRESH_ATTEMPTS):
-            parts: list[Encoded] = []
-            for header, payload in pieces:
-                expect = parts[0].clip_weight if parts else clip_weight
-                part = await self._piece({**header, "expect": expect}, payload)
-                if part is None:
-                    break
-                parts.append(part)
-            else:
-                vectors = np.concatenate([part.vectors for part in parts])
-                return Encoded(vectors, parts[0].clip_weight, parts[0].logit_scale)
-            if not parts:
-                # The very first piece was refused: the caller's λ is not the present one.
-                raise StaleWeightsError(f"clip_weight {clip_weight} is not served any more")
-            if clip_weight is not None:
-                raise StaleWeightsError(f"clip_weight {clip_weight} was replaced meanwhile")
-        raise StaleWeightsError(f"clip_weight changed {_FRESH_ATTEMPTS} times while encoding")
+        limit = NO_DEADLINE if deadline is None else deadline
+        vectors = await self._dispatcher.encode(key, content, deadline=limit)
+        scale = self._residents.logit_scale(clip_weight)
+        return Encoded(vectors, clip_weight, scale or self._manifest.logit_scale)
 
-    async def _piece(self, header: Header, payload: bytes) -> Encoded | None:
-        for attempt in (1, 2):
-            async with self._turn:
-                child = await self._worker.child()
-                try:
-                    answer, output = await self._worker.ask(
-                        child, header, payload=payload, timeout=self._call_timeout_seconds
-                    )
-                except ChildDiedError:
-                    if attempt == 2:
-                        raise EncoderError("the encoder died twice on one call") from None
-                    continue
-            if answer.get("stale"):
-                return None
-            vectors = np.frombuffer(output, np.float32).reshape(answer["shape"])
-            return Encoded(vectors, float(answer["clip_weight"]), float(answer["logit_scale"]))
-        raise AssertionError("unreachable")
+    def _configured(self, answer: Header) -> None:
+        """A worker has started: it has one network, and has measured it."""
+        weight = float(answer["clip_weight"])
+        self._residents.restarted(weight, logit_scale=float(answer["logit_scale"]))
+        clip_seconds, text_seconds = answer["seconds"]
+        self.batcher.costs["clips"].add(1, clip_seconds)
+        self.batcher.costs["texts"].add(int(answer["tokens"]), text_seconds)

@@ -12,15 +12,24 @@ import numpy.typing as npt
 
 from service.encode.device import Device, DeviceError
 from service.videoclip.interpolation import interpolate
-from service.videoclip.manifest import ArtefactError, Manifest
+from service.videoclip.manifest import (
+    VARIANT_FILES,
+    ArtefactError,
+    Manifest,
+    VariantName,
+    verify_file,
+)
 
 RuntimeName = Literal["onnx", "torchscript"]
+Precision = Literal["float32", "float16", "int8"]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 _MODULES: Final[dict[RuntimeName, str]] = {
     "onnx": "service.encode.onnx",
     "torchscript": "service.encode.torchscript",
 }
+_VARIANTS: Final[dict[Precision, VariantName]] = {"float16": "fp16", "int8": "int8"}
+_SCRIPTS: Final = ("video_encoder.ts", "text_encoder.ts")
 _LOGIT_SCALE: Final = "logit_scale"
 _VISUAL: Final = "visual."
 
@@ -49,12 +58,20 @@ class Runtime(Protocol):
         """Raise DeviceError unless it can run on `device`."""
         ...
 
-    def video_tower(self, folder: Path, *, weights: Arrays, threads: int, device: Device) -> Tower:
+    def video_tower(
+        self, folder: Path, *, weights: Arrays, threads: int, device: Device, precision: Precision
+    ) -> Tower:
         """Load the video graph of the artefact in `folder` with `weights`."""
         ...
 
-    def text_tower(self, folder: Path, *, weights: Arrays, threads: int, device: Device) -> Tower:
+    def text_tower(
+        self, folder: Path, *, weights: Arrays, threads: int, device: Device, precision: Precision
+    ) -> Tower:
         """Load the text graph of the artefact in `folder` with `weights`."""
+        ...
+
+    def staging(self, size_bytes: int, device: Device) -> npt.NDArray[np.uint8]:
+        """Return memory that inputs are written into: pinned where `device` copies from it."""
         ...
 
 
@@ -82,10 +99,11 @@ class Model:
         runtime: which runtime.
         threads: threads of one call.
         device: where it runs.
+        precision: what it computes with: float32, or a variant that the artefact has.
 
     Raises:
         ArtefactError: a weight file is broken or the two do not fit each other.
-        DeviceError: the runtime is not installed, or cannot run on the device.
+        DeviceError: the runtime is not installed, or cannot run on the device or so precisely.
     """
 
     def __init__(
@@ -96,13 +114,17 @@ class Model:
         runtime: RuntimeName,
         threads: int,
         device: Device,
+        precision: Precision = "float32",
     ) -> None:
         self._folder = folder
         self._manifest = manifest
         self._threads = threads
         self._device = device
-        self._runtime = _import(runtime)
-        self._runtime.require(device)
+        self._precision = precision
+        self._graphs = graph_files(precision) if runtime == "onnx" else _SCRIPTS
+        self.runtime = _import(runtime)
+        self.runtime.require(device)
+        _require_variant(manifest, runtime=runtime, precision=precision)
         self._clip = _load(folder / "weights_clip.safetensors")
         self._tuned = _load(folder / "weights_tuned.safetensors")
         self._share_equal_arrays()
@@ -114,24 +136,36 @@ class Model:
             ) from error
 
     def build(self, clip_weight: float, *, beside: Network | None = None) -> Network:
-        """Return a warm, checked network at `clip_weight`; `beside` may be in use meanwhile.
+        """Return the network at `clip_weight`, not yet checked; `beside` may be in use meanwhile.
 
         A text tower that does not depend on λ is taken over from `beside`.
 
         Raises:
-            ArtefactError: graph and weights do not fit, or the network does not compute.
+            ArtefactError: graph and weights do not fit, or a graph is not the published one any
+                more.
         """
+        for name in self._graphs:  # they are read anew for each λ
+            if name in self._manifest.files:
+                verify_file(self._folder, self._manifest, name)
         weights = interpolate(self._clip, self._tuned, clip_weight=clip_weight)
         visual = {name: value for name, value in weights.items() if name.startswith(_VISUAL)}
         textual = {name: value for name, value in weights.items() if name not in visual}
-        video = self._runtime.video_tower(
-            self._folder, weights=visual, threads=self._threads, device=self._device
+        video = self.runtime.video_tower(
+            self._folder,
+            weights=visual,
+            threads=self._threads,
+            device=self._device,
+            precision=self._precision,
         )
         if beside is not None and not self._manifest.text_tower_tuned:
             text = beside.text
         else:
-            text = self._runtime.text_tower(
-                self._folder, weights=textual, threads=self._threads, device=self._device
+            text = self.runtime.text_tower(
+                self._folder,
+                weights=textual,
+                threads=self._threads,
+                device=self._device,
+                precision=self._precision,
             )
         scale = weights.get(_LOGIT_SCALE)
         network = Network(
@@ -140,8 +174,16 @@ class Model:
             text=text,
             logit_scale=self._manifest.logit_scale if scale is None else float(np.exp(scale)),
         )
-        self._check(network)
+        if not np.isfinite(network.logit_scale) or network.logit_scale <= 0:
+            raise ArtefactError(
+                _LOGIT_SCALE, expected="a positive number", found=f"{network.logit_scale}"
+            )
         return network
+
+    @property
+    def bytes_per_network(self) -> int:
+        """Memory that the weights of one network take, before what the runtime adds."""
+        return sum(value.nbytes for value in self._clip.values())
 
     def _share_equal_arrays(self) -> None:
         # A frozen text tower is alike in both files: keep it once.
@@ -150,33 +192,24 @@ class Model:
             if other is not None and other.dtype == value.dtype and np.array_equal(value, other):
                 self._tuned[name] = value
 
-    def _check(self, network: Network) -> None:
-        """Run both towers once: warms them up, and refuses what would give no directions."""
-        size = self._manifest.preprocessing.image_size
-        frames = self._manifest.frames_per_clip
-        ramp = np.linspace(-2.0, 2.0, size * size, dtype=np.float32).reshape(size, size)
-        clips = np.broadcast_to(ramp, (1, frames, 3, size, size)).copy()
-        ids = np.arange(3, dtype=np.int64)[None]  # the largest id stands for the end of the text
-        width = self._manifest.embedding_size
-        for name, found, shape in (
-            ("video", network.video(clips), (1, frames, width)),
-            ("text", network.text(ids), (1, width)),
-        ):
-            if found.shape != shape:
-                raise ArtefactError(
-                    f"{name}_encoder", expected=f"output {shape}", found=f"{found.shape}"
-                )
-            lengths = np.linalg.norm(found, axis=-1)
-            if not np.all(np.isfinite(lengths)) or not np.all(lengths > 0):
-                raise ArtefactError(
-                    f"{name}_encoder at clip_weight {network.clip_weight:g}",
-                    expected="finite embeddings with a direction",
-                    found="an embedding that is zero or not finite",
-                )
-        if not np.isfinite(network.logit_scale) or network.logit_scale <= 0:
-            raise ArtefactError(
-                _LOGIT_SCALE, expected="a positive number", found=f"{network.logit_scale}"
-            )
+
+def _require_variant(manifest: Manifest, *, runtime: RuntimeName, precision: Precision) -> None:
+    if precision == "float32":
+        return
+    if runtime != "onnx":
+        raise DeviceError(f"VTAG_PRECISION: {precision} needs VTAG_RUNTIME=onnx")
+    if _VARIANTS[precision] not in [variant.name for variant in manifest.variants]:
+        published = ", ".join(variant.name for variant in manifest.variants) or "none"
+        raise DeviceError(
+            f"VTAG_PRECISION: {precision} is no variant of {manifest.name} (published: {published})"
+        )
+
+
+def graph_files(precision: Precision) -> tuple[str, str]:
+    """Return the names of the ONNX graphs of the video and of the text tower."""
+    if precision == "float32":
+        return "video_encoder.onnx", "text_encoder.onnx"
+    return VARIANT_FILES[_VARIANTS[precision]]
 
 
 def _import(runtime: RuntimeName) -> Runtime:

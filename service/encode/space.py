@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
@@ -12,16 +15,34 @@ class EmbeddingSpace:
         name: the artefact.
         revision: its revision, 12 hex digits.
         clip_weight: λ, the share of the original CLIP, in [0, 1], 4 decimals.
+        precision: what the network computes with; a published variant stays so close to float32
+            that it shares its space, so it is no part of `id`.
     """
 
     name: str
     revision: str
     clip_weight: float
+    precision: str = "float32"
 
     @property
     def id(self) -> str:
         """Name of the space, for example `demo@1a2b3c4d5e6f/0.4`."""
         return f"{self.name}@{self.revision}/{self.clip_weight:g}"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Embeddings and the weights that made them.
+
+    Attributes:
+        vectors: float32 (clips, T, D) of frames or (n, D) of texts; finite, not normalised.
+        clip_weight: λ of the weights.
+        logit_scale: scale of the logits at this λ.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    clip_weight: float
+    logit_scale: float
 
 
 def round_clip_weight(value: float) -> float:

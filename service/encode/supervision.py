@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 
 from service.channel import Header
 from service.child import Child, ChildDiedError
-from service.encode.runtime import RuntimeName
+from service.encode.runtime import Precision, RuntimeName
 from service.videoclip.manifest import ArtefactError
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,10 @@ class EncoderUnavailableError(EncoderError):
     """The encoder is not ready and did not become so in time."""
 
 
+class EncoderMemoryError(EncoderError):
+    """The device has no memory for so much at once."""
+
+
 @dataclass(frozen=True)
 class WorkerSetup:
     """What a worker is told when it starts.
@@ -41,8 +46,10 @@ class WorkerSetup:
         runtime: which runtime.
         threads: threads of one call.
         device: `cpu`, `cuda` or `cuda:N`.
+        precision: what the networks compute with.
         descriptor: of the frame arena.
         build_timeout_seconds: for loading and for building a λ.
+        module: what runs in the process.
     """
 
     folder: Path
@@ -50,8 +57,10 @@ class WorkerSetup:
     runtime: RuntimeName
     threads: int
     device: str
+    precision: Precision
     descriptor: int
     build_timeout_seconds: float
+    module: str = "service.encode.worker"
 
 
 class EncoderWorker:
@@ -60,16 +69,26 @@ class EncoderWorker:
     Args:
         setup: constant facts.
         clip_weight: gives the λ to start with, at each start.
+        configured: told the answer of each worker that has started.
     """
 
-    def __init__(self, setup: WorkerSetup, *, clip_weight: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        setup: WorkerSetup,
+        *,
+        clip_weight: Callable[[], float],
+        configured: Callable[[Header], None],
+    ) -> None:
         self._setup = setup
         self._clip_weight = clip_weight
+        self._tell = configured
         self._child: Child | None = None
         self._configured = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._stopping = False
         self.restarts = 0
+        self.answered_at = time.monotonic()
+        """When it last answered anything: a batch, the canary, a build."""
 
     @property
     def alive(self) -> bool:
@@ -131,10 +150,12 @@ class EncoderWorker:
             _log.error("encoder did not answer %s in %g s: killed", header["op"], timeout)
             status = await child.kill()
             raise ChildDiedError("encoder", status=status, taken=True) from None
+        self.answered_at = time.monotonic()
         if "artefact" in answer:
             raise ArtefactError(**answer["artefact"])
         if "failure" in answer:
-            raise EncoderError(str(answer["failure"]))
+            kind = EncoderMemoryError if answer.get("memory") else EncoderError
+            raise kind(str(answer["failure"]))
         return answer, output
 
     async def child(self) -> Child:
@@ -162,7 +183,7 @@ class EncoderWorker:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("VTAG_")}
         try:
             child = await Child.start(
-                "service.encode.worker",
+                self._setup.module,
                 name="encoder",
                 environment={**kept, "OMP_WAIT_POLICY": "PASSIVE"},
                 folder=Path("/"),
@@ -178,6 +199,7 @@ class EncoderWorker:
             "runtime": self._setup.runtime,
             "threads": self._setup.threads,
             "device": self._setup.device,
+            "precision": self._setup.precision,
             "clip_weight": self._clip_weight(),
             "descriptor": self._setup.descriptor,
         }
@@ -194,6 +216,7 @@ class EncoderWorker:
         except BaseException:
             await child.kill()
             raise
+        self._tell(answer)
         self._configured.set()
 
     async def _supervise(self) -> None:

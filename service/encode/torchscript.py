@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from service.encode.device import CPU, Device, DeviceError
-from service.encode.runtime import Arrays, Tower
+from service.encode.runtime import Arrays, Precision, Tower
 from service.videoclip.manifest import ArtefactError
 
 
@@ -25,14 +25,35 @@ def require(device: Device) -> None:
         )
 
 
-def video_tower(folder: Path, *, weights: Arrays, threads: int, device: Device = CPU) -> Tower:
+def video_tower(
+    folder: Path,
+    *,
+    weights: Arrays,
+    threads: int,
+    device: Device = CPU,
+    precision: Precision = "float32",  # noqa: ARG001 - there are no others, see `Model`
+) -> Tower:
     """Load `video_encoder.ts`. Raises ArtefactError when it is missing or does not load."""
     return _tower(folder / "video_encoder.ts", weights, threads, str(device))
 
 
-def text_tower(folder: Path, *, weights: Arrays, threads: int, device: Device = CPU) -> Tower:
+def text_tower(
+    folder: Path,
+    *,
+    weights: Arrays,
+    threads: int,
+    device: Device = CPU,
+    precision: Precision = "float32",  # noqa: ARG001 - there are no others, see `Model`
+) -> Tower:
     """Load `text_encoder.ts`. Raises ArtefactError when it is missing or does not load."""
     return _tower(folder / "text_encoder.ts", weights, threads, str(device))
+
+
+def staging(size_bytes: int, device: Device) -> npt.NDArray[np.uint8]:
+    """Return memory for inputs; see `Runtime.staging`."""
+    memory = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=device.kind == "cuda")
+    array: npt.NDArray[np.uint8] = memory.numpy()  # holds on to the tensor
+    return array
 
 
 def _tower(path: Path, weights: Arrays, threads: int, device: str) -> Tower:
@@ -50,7 +71,7 @@ def _tower(path: Path, weights: Arrays, threads: int, device: str) -> Tower:
 
     def run(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            found = function(torch.from_numpy(values).to(device), tensors)
+            found = function(torch.from_numpy(values).to(device, non_blocking=True), tensors)
             output: npt.NDArray[np.float32] = found.cpu().numpy()
         return output
 

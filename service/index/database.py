@@ -1,19 +1,22 @@
-"""Connections to Postgres: schema, pool, and one more try when a connection is lost."""
+"""Connections to Postgres: start, pool, and one more try when a connection is lost."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import asyncpg
 import orjson
 from pgvector.asyncpg import register_vector
 
+from service.index import migration
 from service.index.embedded import EmbeddedPostgres
 from service.index.video_index import IndexSetupError, IndexUnavailableError
+
+logger = logging.getLogger("vtag")
 
 T = TypeVar("T")
 
@@ -30,7 +33,26 @@ _LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.TransactionRollbackError,  # a deadlock, say: passes
 )
+_REFUSED = (
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or an operator's maintenance
+    asyncpg.InsufficientResourcesError,  # its disk or memory is full
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,  # its disk fails
+)
+"""The server is there and will not do it now; asking again at once would not help."""
+
+
+_SESSION: Final = {
+    "application_name": "vtag",
+    # Statements are short and many: compiling them, or guessing at a plan for all values, costs
+    # more than it saves.
+    "jit": "off",
+    "plan_cache_mode": "force_custom_plan",
+    # Whoever is killed does not leave a long statement running.
+    "client_connection_check_interval": "5s",
+}
 
 
 class Database:
@@ -40,22 +62,26 @@ class Database:
         self._embedded = dsn if isinstance(dsn, EmbeddedPostgres) else None
         self._dsn = dsn if isinstance(dsn, str) else ""
         self._pool: Any = None
+        self._options: dict[str, str] = {}
+        self._codecs = _Codecs("")
 
     async def start(self) -> None:
-        """Start the embedded server if there is one, create what is missing, open connections."""
+        """Start the embedded server if there is one, upgrade its schema, open connections."""
         if self._embedded is not None:
             await self._embedded.start()
             self._dsn = self._embedded.dsn
         try:
             schema = await self._migrate()
+            self._options = {"search_path": f'{_SCHEMA}, "{schema}"', **_SESSION}
+            self._codecs = _Codecs(schema)
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=1,
                 max_size=8,
                 command_timeout=_COMMAND_SECONDS,
                 timeout=10,
-                init=_Codecs(schema),
-                server_settings={"search_path": f"{_SCHEMA}, {schema}", "application_name": "vtag"},
+                init=self._codecs,
+                server_settings=self._options,
             )
         except (*_LOST, asyncpg.PostgresError, ValueError) as error:
             # The DSN may hold a password and the library repeats what it likes: name the kind only.
@@ -63,7 +89,7 @@ class Database:
             raise IndexSetupError(f"{where}: cannot be used ({type(error).__name__})") from error
 
     async def _migrate(self) -> str:
-        """Create the schema; return where the vector type lives."""
+        """Bring the schema to its present shape; return where the vector type lives."""
         connection = await asyncpg.connect(self._dsn, timeout=10)
         try:
             available = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
@@ -80,7 +106,7 @@ class Database:
                 if await connection.fetchval("SELECT to_regnamespace($1)::oid", _SCHEMA) is None:
                     await connection.execute(f"CREATE SCHEMA {_SCHEMA}")
                 await connection.execute(f'SET LOCAL search_path = {_SCHEMA}, "{schema}"')
-                await connection.execute(files("service.index").joinpath("schema.sql").read_text())
+                await migration.upgrade(connection)
         finally:
             await connection.close()
         return schema
@@ -96,13 +122,26 @@ class Database:
         if self._embedded is not None:
             await self._embedded.stop()
 
+    async def connect(self) -> Any:
+        """Open a connection that may take its time; the caller closes it.
+
+        Raises:
+            IndexUnavailableError: there is none now.
+        """
+        try:
+            connection = await asyncpg.connect(self._dsn, timeout=10, server_settings=self._options)
+            await self._codecs(connection)
+        except _LOST as error:
+            raise IndexUnavailableError from error
+        return connection
+
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run ``work`` on a connection; once more if the connection was lost.
 
         So everything given here must bear being run twice.
 
         Raises:
-            IndexUnavailableError: it was lost twice.
+            IndexUnavailableError: it was lost twice, or the server refuses: read-only, full.
         """
         for last in (False, True):
             try:
@@ -114,6 +153,10 @@ class Database:
                 if self._pool is not None:
                     await self._pool.expire_connections()
                 await asyncio.sleep(0.2)
+            except _REFUSED as error:
+                # The kind only: what the library says may repeat what clients sent.
+                logger.warning("the database refuses: %s", type(error).__name__)
+                break
         raise IndexUnavailableError
 
     @asynccontextmanager

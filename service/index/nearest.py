@@ -1,122 +1,113 @@
-"""The SQL of nearest neighbours: exact while a space is small, HNSW beyond.
+"""The nearest neighbours in one place: all compared while they are few, through a graph beyond.
 
 Vectors have unit length, so the inner product is the cosine (pgvector's ``<#>`` is its negative).
+The graph holds vectors of half precision and proposes candidates; what is answered was computed
+from the stored float32 vectors, and is in the order of those cosines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final
 
+import numpy as np
+
+from service.index import nearest_sql
+from service.index.place import Place
 from service.index.video_index import Hit, SegmentHit, Vector
+from service.index.wish import Wish
 
-_EF_SEARCH: Final = 100  # breadth of the graph search; below it recall suffers under filters
-_MAX_EF_SEARCH: Final = 1000  # pgvector's own bound
+_LEAST: Final = 100  # candidates; with fewer recall suffers under filters
 _MARGIN: Final = 4  # candidates per wanted segment at first
+_GRAPH_SHARE: Final = 4  # candidates beyond this part of a place: comparing all is no more work
+_HALF_STEP: Final = 2e-3  # cosines of half precision are nearer than this to the exact ones
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What a search is to return; see `VideoIndex.search`."""
-
-    top_k: int
-    group_by: Literal["video", "segment"]
-    per_video: int
-    min_cosine: float
-
-    @property
-    def segments(self) -> int:
-        """How many segments an answer can hold."""
-        return self.top_k * (self.per_video if self.group_by == "video" else 1)
-
-
-def create_index(space_id: int, dimensions: int) -> str:
-    """Return the statement for the graph of one space (M and ef_construction of vector.md)."""
-    return (
-        f"CREATE INDEX segments_hnsw_{space_id:d} ON segments"
-        f" USING hnsw ((embedding::vector({dimensions:d})) vector_ip_ops)"
-        f" WITH (m = 16, ef_construction = 128) WHERE space_id = {space_id:d}"
+async def embeddings(
+    connection: Any, video_ids: Sequence[str], *, key: tuple[str, str, Decimal]
+) -> Mapping[str, Vector]:
+    """Return video id -> float32 (segments, D), in order of time; ``key`` names the space."""
+    rows = await connection.fetch(
+        "SELECT video_id, embedding FROM segments WHERE video_id = ANY($1::text[]) AND space_id ="
+        " (SELECT id FROM spaces WHERE (name, revision, clip_weight) = ($2::text, $3::text, $4))"
+        " ORDER BY video_id, ordinal",
+        list(video_ids),
+        *key,
     )
+    found: dict[str, list[Vector]] = {}
+    for row in rows:
+        vector = row["embedding"].to_numpy().astype(np.float32)  # not in wire order any more
+        found.setdefault(row["video_id"], []).append(vector)
+    return {video_id: np.stack(vectors) for video_id, vectors in found.items()}
 
 
 async def search(
+    connection: Any, query: Vector, *, place: Place, wish: Wish, exact_segments: int
+) -> Sequence[Hit]:
+    """Return hits, best first, from one place; ``query`` is float32 (dimensions,), unit length."""
+    if not await _through_graph(connection, place, wish, exact_segments):
+        return await _exact(connection, query, place, wish)
+    candidates = max(_LEAST, wish.depth * _MARGIN)
+    while candidates * _GRAPH_SHARE <= place.segments:
+        statement, values = nearest_sql.propose(query, place, wish, candidates=candidates)
+        async with connection.transaction(readonly=True):
+            await connection.execute(nearest_sql.settings(candidates))
+            rows = await connection.fetch(statement, *values)
+        if rows[0]["candidates"] < candidates:
+            break  # the filter leaves too few, or the graph has lost its way between them
+        hits = _hits(rows, wish)
+        is_full = len(hits) == wish.top_k
+        # Nothing above the bound is left to look at.
+        is_all = rows[0]["worst"] < wish.min_cosine - _HALF_STEP
+        if is_full or is_all:
+            if wish.group_by == "segment" or wish.per_video == 1:
+                return hits
+            # The other segments of these videos need not be among the candidates.
+            among = tuple(hit.video_id for hit in hits)
+            return await _exact(connection, query, place, wish, among=among)
+        candidates *= 4  # one video can own all candidates
+    return await _exact(connection, query, place, wish)
+
+
+async def _through_graph(connection: Any, place: Place, wish: Wish, exact_segments: int) -> bool:
+    """Whether there is a graph, and more is left to compare than is worth while."""
+    if not place.has_graph or place.segments <= exact_segments:
+        return False
+    few = math.ceil(exact_segments * place.videos / place.segments)
+    counting = nearest_sql.count_videos(place, wish.wanted, most=few + 1)
+    if counting is None:
+        return True
+    statement, values = counting
+    return bool(await connection.fetchval(statement, *values) > few)
+
+
+async def _exact(
     connection: Any,
     query: Vector,
-    *,
-    space_id: int,
-    dimensions: int,
+    place: Place,
     wish: Wish,
-    exact_segments: int,
+    *,
+    among: Sequence[str] | None = None,
 ) -> Sequence[Hit]:
-    """Return hits, best first, from one space; ``query`` is float32 (dimensions,), unit length."""
-    many = await connection.fetchval(
-        "SELECT count(*) FROM (SELECT 1 FROM segments WHERE space_id = $1 LIMIT $2) AS few",
-        space_id,
-        exact_segments + 1,
-    )
-    if many <= exact_segments:
-        rows = await connection.fetch(_statement(space_id, None), query, *_bounds(wish), None)
-        return _hits(rows, wish)
-    candidates = max(_EF_SEARCH, wish.segments * _MARGIN)
-    while True:
-        async with connection.transaction(readonly=True):
-            breadth = min(_MAX_EF_SEARCH, candidates)
-            await connection.execute(f"SET LOCAL hnsw.ef_search = {breadth:d}")
-            await connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            rows = await connection.fetch(
-                _statement(space_id, dimensions), query, *_bounds(wish), candidates
-            )
-        hits = _hits(rows, wish)
-        used = rows[0]["candidates"] if rows else 0
-        # One video can own all candidates: look further until the answer is full, or nothing
-        # above the bound is left to look at.
-        bounded = rows and rows[0]["worst"] < wish.min_cosine
-        if len(hits) >= wish.top_k or used < candidates or bounded:
-            return hits
-        candidates *= 4
-
-
-def _bounds(wish: Wish) -> tuple[int, float]:
-    return wish.per_video, wish.min_cosine
-
-
-def _statement(space_id: int, dimensions: int | None) -> str:
-    # Without the cast no index matches, which makes the scan exact. The numbers are ours, and the
-    # planner must see them to match the partial index.
-    column = "embedding" if dimensions is None else f"(embedding::vector({dimensions:d}))"
-    cast = "vector" if dimensions is None else f"vector({dimensions:d})"
-    return f"""
-        WITH candidates AS MATERIALIZED (
-            SELECT video_id, ordinal, start_seconds, end_seconds,
-                   -({column} <#> $1::{cast}) AS cosine
-            FROM segments WHERE space_id = {space_id:d}
-            ORDER BY {column} <#> $1::{cast} LIMIT $4
-        ), placed AS (
-            SELECT *, count(*) OVER () AS candidates, min(cosine) OVER () AS worst,
-                   row_number() OVER (PARTITION BY video_id ORDER BY cosine DESC, ordinal) AS place
-            FROM candidates
-        )
-        SELECT placed.*, v.external_id, v.metadata FROM placed JOIN videos v ON v.id = video_id
-        WHERE place <= $2 AND cosine >= $3
-        ORDER BY cosine DESC, video_id, ordinal
-    """  # noqa: S608 - only integers of ours are put in
+    """Compare everything that the filter leaves, or that ``among`` names of it."""
+    statement, values = nearest_sql.exact(query, place, wish, among=among)
+    return _hits(await connection.fetch(statement, *values), wish)
 
 
 def _hits(rows: Sequence[Any], wish: Wish) -> list[Hit]:
-    grouped: dict[str, list[SegmentHit]] = {}
-    hits: dict[str, Hit] = {}
+    """Hits of rows that come in their order; those of a video stand together."""
+    grouped: dict[int, list[SegmentHit]] = {}
+    hits: dict[int, Hit] = {}
     for row in rows:
-        segment = SegmentHit(row["start_seconds"], row["end_seconds"], min(1.0, row["cosine"]))
-        by_video = wish.group_by == "video"
-        key = row["video_id"] if by_video else f"{row['video_id']} {row['ordinal']}"
-        if key not in grouped and len(grouped) == wish.top_k:
-            if by_video:
-                continue  # later rows may still belong to videos that are in
-            break
-        grouped.setdefault(key, []).append(segment)
-        hits.setdefault(key, Hit(row["video_id"], row["external_id"], row["metadata"], ()))
-    return [
-        Hit(hit.video_id, hit.external_id, hit.metadata, tuple(grouped[key]))
-        for key, hit in hits.items()
-    ]
+        if row["rank"] is None:  # it is there for the figures alone
+            continue
+        segment = SegmentHit(
+            row["start_seconds"], row["end_seconds"], row["cosine"], row["ordinal"]
+        )
+        grouped.setdefault(row["rank"], []).append(segment)
+        hits.setdefault(row["rank"], Hit(row["video_id"], row["external_id"], row["metadata"], ()))
+    found = [replace(hit, segments=tuple(grouped[rank])) for rank, hit in hits.items()]
+    return found[: wish.top_k]

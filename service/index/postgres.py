@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import math
-import time
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from decimal import Decimal
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
-from service.ids import new_id
-from service.index import nearest
-from service.index.database import LOCK, Database
+from service.index import bulk, catalogue, embedding_spaces, nearest, video_records
+from service.index.change import Scalar, VideoChange
+from service.index.collection import DEFAULT_COLLECTION, Collection, CollectionMissingError
+from service.index.database import Database
 from service.index.embedded import EmbeddedPostgres
+from service.index.graphs import Graphs
+from service.index.space import Space, SpaceContent
 from service.index.video_index import (
+    Batch,
     Hit,
     NewSegment,
     NewVideo,
-    Scalar,
-    Space,
-    SpaceContent,
     StoredVideo,
     Vector,
-    VersionMismatchError,
 )
+from service.index.video_records import VIDEO, Written, stored
+from service.index.wish import Wish
 
 T = TypeVar("T")
 
-_MAX_INDEXED_DIMENSIONS: Final = 2000  # pgvector's HNSW on `vector`
-
-_VIDEO: Final = """
-    SELECT v.*,
-        (SELECT count(*) FROM segments s WHERE s.video_id = v.id) AS segments,
-        ARRAY(SELECT p.name || '@' || p.revision || '/' || trim_scale(p.clip_weight)
-              FROM spaces p
-              WHERE EXISTS (SELECT FROM segments s WHERE s.video_id = v.id AND s.space_id = p.id)
-              ORDER BY p.id) AS spaces
-    FROM videos v
-"""
+_AGAIN_SECONDS: Final = 1.0  # while another service builds
 
 
 class PostgresIndex:
@@ -45,19 +35,35 @@ class PostgresIndex:
     Args:
         dsn: a server with pgvector, or an embedded one that is started and stopped with the index.
         exact_segments: up to this many segments in a space a search compares all of them.
+        graph_memory_bytes: that the building of a graph may take.
     """
 
-    def __init__(self, dsn: str | EmbeddedPostgres, *, exact_segments: int = 10_000) -> None:
+    def __init__(
+        self,
+        dsn: str | EmbeddedPostgres,
+        *,
+        exact_segments: int = 10_000,
+        graph_memory_bytes: int = 1024**3,
+    ) -> None:
         self._database = Database(dsn)
         self._exact_segments = exact_segments
-        self._counted: tuple[float, Sequence[SpaceContent]] = (-math.inf, ())
+        self._graphs = Graphs(
+            self._database, exact_segments=exact_segments, memory_bytes=graph_memory_bytes
+        )
+
+    @property
+    def database(self) -> Database:
+        """The connections, for whatever else is kept in the same place."""
+        return self._database
 
     async def start(self) -> None:
-        """Start the embedded server if there is one, create what is missing, open connections."""
+        """Start the embedded server if there is one, upgrade its schema, open connections."""
         await self._database.start()
+        self._graphs.start()
 
     async def close(self) -> None:
         """Close the connections, then the embedded server."""
+        await self._graphs.stop()
         await self._database.close()
 
     async def ping(self) -> None:
@@ -67,212 +73,205 @@ class PostgresIndex:
     async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         return await self._database.run(work)
 
-    async def _one(self, condition: str, *values: object) -> StoredVideo | None:
-        row = await self._run(lambda c: c.fetchrow(f"{_VIDEO} WHERE {condition}", *values))
-        return None if row is None else _video(row)
+    async def _together(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run work in one transaction."""
 
-    async def find(self, sha256: str) -> StoredVideo | None:
-        """Return the video with this content."""
-        return await self._one("v.sha256 = $1", sha256)
+        async def whole(connection: Any) -> T:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self._run(whole)
+
+    async def create_collection(self, name: str) -> Collection:
+        """Make an empty collection."""
+        await self._run(lambda c: catalogue.create(c, name))
+        made = await self.collection(name)
+        if made is None:  # removed by somebody else in between
+            raise CollectionMissingError(name)
+        return made
+
+    async def collection(self, name: str) -> Collection | None:
+        """Return one collection."""
+        found = await self._run(lambda c: catalogue.collections(c, name=name))
+        return found[0] if found else None
+
+    async def collections(self) -> Sequence[Collection]:
+        """Return all collections, by name."""
+        return await self._run(lambda c: catalogue.collections(c, name=None))
+
+    async def delete_collection(self, name: str) -> bool:
+        """Remove a collection with all its videos; tell whether it was there."""
+        was_there = await self._run(lambda c: catalogue.delete(c, name))
+        self._graphs.look()
+        return was_there
+
+    async def _one(self, condition: str, *values: object) -> StoredVideo | None:
+        row = await self._run(lambda c: c.fetchrow(f"{VIDEO} WHERE {condition}", *values))
+        return None if row is None else stored(row)
+
+    async def find(
+        self, sha256: str, *, collection: str = DEFAULT_COLLECTION
+    ) -> StoredVideo | None:
+        """Return the video of a collection that has this content."""
+        return await self._one("c.name = $1 AND v.sha256 = $2", collection, sha256)
 
     async def get(self, video_id: str) -> StoredVideo | None:
         """Return one video."""
         return await self._one("v.id = $1", video_id)
 
     async def list(
-        self, *, limit: int, before: str | None, external_id: str | None
+        self,
+        *,
+        limit: int,
+        before: str | None,
+        external_id: str | None,
+        collection: str = DEFAULT_COLLECTION,
     ) -> Sequence[StoredVideo]:
-        """Return videos, newest first, older than the id ``before``."""
+        """Return videos of a collection, newest first, older than the id ``before``."""
         rows = await self._run(
             lambda c: c.fetch(
-                f"{_VIDEO} WHERE ($1::text IS NULL OR v.id < $1)"
+                f"{VIDEO} WHERE c.name = $4"
+                " AND ($1::text IS NULL OR v.id < $1)"
                 " AND ($2::text IS NULL OR v.external_id = $2) ORDER BY v.id DESC LIMIT $3",
                 before,
                 external_id,
                 limit,
+                collection,
             )
         )
-        return [_video(row) for row in rows]
+        return [stored(row) for row in rows]
 
     async def update(
         self, video_id: str, *, external_id: str | None, metadata: Mapping[str, Scalar] | None
     ) -> StoredVideo | None:
         """Change what is not None and different; return the video, or None if there is none."""
+        whole = None if metadata is None else dict(metadata)
         await self._run(
-            lambda c: c.execute(
-                "UPDATE videos SET version = version + 1, external_id = coalesce($2, external_id),"
-                " metadata = coalesce($3, metadata) WHERE id = $1"
-                " AND (external_id IS DISTINCT FROM coalesce($2, external_id)"
-                "      OR metadata IS DISTINCT FROM coalesce($3, metadata))",
-                video_id,
-                external_id,
-                None if metadata is None else dict(metadata),
-            )
+            lambda c: video_records.replace(c, video_id, external_id=external_id, metadata=whole)
         )
         return await self.get(video_id)
+
+    async def change(
+        self, video_id: str, wanted: VideoChange, *, version: int | None
+    ) -> StoredVideo | None:
+        """Merge a change into a video; return it, or None if there is none."""
+
+        async def work(connection: Any) -> StoredVideo | None:
+            if not await video_records.change(connection, video_id, version=version, wanted=wanted):
+                return None
+            # In the same transaction: what is answered is what this change made of it.
+            return stored(await connection.fetchrow(f"{VIDEO} WHERE v.id = $1", video_id))
+
+        return await self._together(work)
 
     async def add(
         self, video: NewVideo, *, space: Space, segments: Sequence[NewSegment]
     ) -> tuple[StoredVideo, bool]:
         """Write a video and its segments in one space, all or nothing."""
 
-        async def work(connection: Any) -> bool:
-            space_id = await self._space_id(connection, space)
+        _require_length([(video, segments)], space)
+
+        async def work(connection: Any) -> Written:
+            space_id = await catalogue.space_id(connection, space)
             async with connection.transaction():
-                return await _write(connection, video, space_id=space_id, segments=segments)
-
-        created = await self._run(work)
-        self._counted = (-math.inf, ())
-        stored = await self.find(video.sha256)
-        if stored is None:  # deleted by somebody else in between: as if it had come later
-            return await self.add(video, space=space, segments=segments)
-        return stored, created
-
-    async def _space_id(self, connection: Any, space: Space) -> int:
-        """Return the number of a space; a new one gets its row and its vector index together."""
-        key = (space.name, space.revision, Decimal(f"{space.clip_weight:.4f}"))
-        query = (
-            "SELECT id FROM spaces WHERE (name, revision, clip_weight) = ($1::text, $2::text, $3)"
-        )
-        found = await connection.fetchval(query, *key)
-        if found is not None:
-            return int(found)
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-            found = await connection.fetchval(query, *key)
-            if found is None:
-                found = await connection.fetchval(
-                    "INSERT INTO spaces (name, revision, clip_weight, dimensions)"
-                    " VALUES ($1, $2, $3, $4) RETURNING id",
-                    *key,
-                    space.dimensions,
+                return await video_records.write(
+                    connection, video, space_id=space_id, segments=segments
                 )
-                if space.dimensions <= _MAX_INDEXED_DIMENSIONS:
-                    await connection.execute(nearest.create_index(int(found), space.dimensions))
-            return int(found)
+
+        written = await self._run(work)
+        self._graphs.grown(written.place, written.segments)
+        found = await self.find(video.sha256, collection=video.collection)
+        if found is None:  # deleted by somebody else in between: as if it had come later
+            return await self.add(video, space=space, segments=segments)
+        return found, written.created
+
+    async def add_many(self, batch: Batch, *, space: Space) -> Sequence[bool]:
+        """Write many videos and their segments in one space at once, all or nothing."""
+        if not batch:
+            return []
+        _require_length(batch, space)
+
+        async def work(connection: Any) -> Sequence[bool]:
+            space_id = await catalogue.space_id(connection, space)
+            async with connection.transaction():
+                created, sizes = await bulk.write(connection, batch, space_id=space_id)
+            for place, segments in sizes.items():
+                self._graphs.grown(place, segments)
+            return created
+
+        return await self._run(work)
+
+    async def build_graphs(self) -> None:
+        """Return when search in large collections is as fast as it gets."""
+        while not await self._graphs.build(at_once=True):
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def delete(self, video_id: str, *, version: int | None) -> bool:
         """Remove a video with everything it has; tell whether it was there."""
-        gone = await self._run(
-            lambda c: c.fetchval(
-                "DELETE FROM videos WHERE id = $1 AND ($2::int IS NULL OR version = $2)"
-                " RETURNING id",
-                video_id,
-                version,
-            )
-        )
-        self._counted = (-math.inf, ())
-        if gone is None and version is not None and await self.get(video_id) is not None:
-            raise VersionMismatchError
-        return gone is not None
+        return await self._together(lambda c: video_records.remove(c, video_id, version=version))
 
-    async def spaces(self, *, max_age_seconds: float = 0.0) -> Sequence[SpaceContent]:
-        """Return the spaces that hold vectors, with their sizes as of ``max_age_seconds`` ago.
+    async def spaces(self, *, collection: str | None = None) -> Sequence[SpaceContent]:
+        """Return the spaces that hold vectors of a collection, or of all, with their sizes."""
+        return await self._run(lambda c: catalogue.contents(c, collection=collection))
 
-        Counting reads every row, so what was counted is kept until this process writes.
-        """
-        counted_at, content = self._counted
-        began = time.monotonic()
-        if began - counted_at < max_age_seconds:
-            return content
-        rows = await self._run(
-            lambda c: c.fetch(
-                "SELECT p.*, count(DISTINCT s.video_id) AS videos, count(*) AS segments"
-                " FROM spaces p JOIN segments s ON s.space_id = p.id GROUP BY p.id ORDER BY p.id"
-            )
+    async def lacking(
+        self, space: Space, *, collection: str, limit: int, after: str = ""
+    ) -> Sequence[str]:
+        """Return ids of videos that have vectors, but none in this space, in order."""
+        return await self._run(
+            lambda c: embedding_spaces.lacking(c, collection, space, limit=limit, after=after)
         )
-        content = [SpaceContent(_space(row), row["videos"], row["segments"]) for row in rows]
-        self._counted = (began, content)
-        return content
+
+    async def complete(self, space: Space, *, collection: str) -> bool:
+        """Tell whether every video of a collection that has vectors has some in this space."""
+        return not await self.lacking(space, collection=collection, limit=1)
+
+    async def activate(self, space: Space | None, *, collection: str) -> None:
+        """Make a space the one that is searched when none is named, at once and for all."""
+        await self._together(lambda c: embedding_spaces.activate(c, collection, space))
+
+    async def remove_space(self, space: Space, *, collection: str) -> None:
+        """Remove all vectors that a collection has in one space; its videos stay."""
+        await self._together(lambda c: embedding_spaces.remove(c, collection, space))
+        self._graphs.look()
+
+    async def embeddings(self, video_ids: Sequence[str], *, space: Space) -> Mapping[str, Vector]:
+        """Return video id -> the vectors of its segments in one space, float32 (segments, D)."""
+        return await self._run(
+            lambda c: nearest.embeddings(c, video_ids, key=catalogue.space_key(space)),
+        )
 
     async def search(
         self,
         query: Vector,
         *,
         space: Space,
-        top_k: int,
-        group_by: Literal["video", "segment"],
-        per_video: int,
-        min_cosine: float,
+        wish: Wish,
+        collection: str = DEFAULT_COLLECTION,
     ) -> Sequence[Hit]:
         """Return the nearest by cosine, best first."""
 
         async def work(connection: Any) -> Sequence[Hit]:
-            row = await connection.fetchrow(
-                "SELECT id, dimensions FROM spaces"
-                " WHERE (name, revision, clip_weight) = ($1::text, $2::text, $3)",
-                space.name,
-                space.revision,
-                Decimal(f"{space.clip_weight:.4f}"),
-            )
-            if row is None:
+            place = await catalogue.place(connection, collection, space)
+            if place is None:
                 return []
-            wish = nearest.Wish(top_k, group_by, per_video, min_cosine)
             return await nearest.search(
-                connection,
-                query,
-                space_id=row["id"],
-                dimensions=row["dimensions"],
-                wish=wish,
-                exact_segments=self._exact_segments,
+                connection, query, place=place, wish=wish, exact_segments=self._exact_segments
             )
 
         return await self._run(work)
 
 
-async def _write(
-    connection: Any, video: NewVideo, *, space_id: int, segments: Sequence[NewSegment]
-) -> bool:
-    video_id = await connection.fetchval(
-        "INSERT INTO videos (id, sha256, size_bytes, external_id, metadata, duration_seconds, fps,"
-        " width, height, codec) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-        " ON CONFLICT (sha256) DO NOTHING RETURNING id",
-        new_id("vid"), video.sha256, video.size_bytes, video.external_id,
-        dict(video.metadata or {}), video.duration_seconds, video.fps, video.width, video.height,
-        video.codec,
-    )  # fmt: skip
-    created = video_id is not None
-    if not created:
-        # Lock the row: two uploads of the same film must not both add the segments of a space.
-        video_id = await connection.fetchval(
-            "SELECT id FROM videos WHERE sha256 = $1 FOR UPDATE", video.sha256
-        )
-        taken = await connection.fetchval(
-            "SELECT 1 FROM segments WHERE video_id = $1 AND space_id = $2 LIMIT 1",
-            video_id,
-            space_id,
-        )
-        if video_id is None or taken is not None:
-            return False
-        await connection.execute(
-            "UPDATE videos SET version = version + 1, external_id = coalesce($2, external_id),"
-            " metadata = coalesce($3, metadata) WHERE id = $1",
-            video_id,
-            video.external_id,
-            None if video.metadata is None else dict(video.metadata),
-        )
-    await connection.copy_records_to_table(
-        "segments",
-        columns=[
-            "space_id",
-            "video_id",
-            "ordinal",
-            "start_seconds",
-            "end_seconds",
-            "embedding",
-        ],
-        records=[
-            (space_id, video_id, number, each.start_seconds, each.end_seconds, each.vector)
-            for number, each in enumerate(segments)
-        ],
-    )
-    return created
+def _require_length(batch: Batch, space: Space) -> None:
+    """Refuse vectors that are none of the space, which the column itself would take.
 
-
-def _space(row: Any) -> Space:
-    return Space(row["name"], row["revision"], float(row["clip_weight"]), row["dimensions"])
-
-
-def _video(row: Any) -> StoredVideo:
-    values = {**row, "spaces": tuple(row["spaces"])}
-    return StoredVideo(**values)
+    Raises:
+        ValueError: a vector has another length.
+    """
+    for _, segments in batch:
+        for segment in segments:
+            if segment.vector.shape != (space.dimensions,):
+                raise ValueError(
+                    f"{space.id}: a vector of shape {segment.vector.shape}, not"
+                    f" ({space.dimensions},)"
+                )

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from service.index.change import Scalar, VideoChange
+from service.index.collection import DEFAULT_COLLECTION, Collection
+from service.index.space import Space, SpaceContent
+from service.index.wish import Wish
+
+__all__ = ["Scalar", "Space", "SpaceContent"]  # more of the words below, from where they are
+
 Vector = npt.NDArray[np.float32]
-Scalar = bool | int | float | str | None
 
 
 class IndexUnavailableError(Exception):
@@ -27,35 +33,6 @@ class VersionMismatchError(Exception):
 
 
 @dataclass(frozen=True)
-class Space:
-    """An embedding space: vectors of two spaces are never compared.
-
-    Attributes:
-        clip_weight: share of the original CLIP weights, rounded to 4 decimals.
-        dimensions: length of its vectors.
-    """
-
-    name: str
-    revision: str
-    clip_weight: float
-    dimensions: int
-
-    @property
-    def id(self) -> str:
-        """The space as one word, such as ``demo@1a2b3c4d5e6f/0.4``."""
-        return f"{self.name}@{self.revision}/{self.clip_weight:g}"
-
-
-@dataclass(frozen=True)
-class SpaceContent:
-    """How much of a space is in the index."""
-
-    space: Space
-    videos: int
-    segments: int
-
-
-@dataclass(frozen=True)
 class NewSegment:
     """A time span (seconds) and its vector, float32 (D,), unit length."""
 
@@ -66,7 +43,11 @@ class NewSegment:
 
 @dataclass(frozen=True)
 class NewVideo:
-    """Facts about a video that is added; ``external_id`` and ``metadata`` are None if not given."""
+    """Facts about a video that is added; ``external_id`` and ``metadata`` are None if not given.
+
+    Attributes:
+        collection: where it is added; the same content can be in several.
+    """
 
     sha256: str
     size_bytes: int
@@ -77,6 +58,7 @@ class NewVideo:
     width: int
     height: int
     codec: str
+    collection: str = DEFAULT_COLLECTION
 
 
 @dataclass(frozen=True)
@@ -84,6 +66,7 @@ class StoredVideo:
     """A video of the index; ``version`` grows with every change."""
 
     id: str
+    collection: str
     version: int
     sha256: str
     size_bytes: int
@@ -106,6 +89,7 @@ class SegmentHit:
     start_seconds: float
     end_seconds: float
     cosine: float
+    ordinal: int
 
 
 @dataclass(frozen=True)
@@ -118,11 +102,14 @@ class Hit:
     segments: tuple[SegmentHit, ...]
 
 
+Batch = Sequence[tuple[NewVideo, Sequence[NewSegment]]]
+
+
 class VideoIndex(Protocol):
     """Durable videos with segments. All methods raise `IndexUnavailableError`."""
 
     async def start(self) -> None:
-        """Open it, and create what is missing.
+        """Open it, and bring what it keeps to its present shape.
 
         Raises:
             IndexSetupError: with one line that tells the operator what to change.
@@ -134,13 +121,41 @@ class VideoIndex(Protocol):
     async def ping(self) -> None:
         """Return if it answers."""
 
-    async def find(self, sha256: str) -> StoredVideo | None:
-        """Return the video with this content."""
+    async def create_collection(self, name: str) -> Collection:
+        """Make an empty collection.
+
+        Raises:
+            CollectionExistsError: the name is taken.
+        """
+
+    async def collection(self, name: str) -> Collection | None:
+        """Return one collection."""
+
+    async def collections(self) -> Sequence[Collection]:
+        """Return all collections, by name."""
+
+    async def delete_collection(self, name: str) -> bool:
+        """Remove a collection with all its videos; tell whether it was there."""
+
+    async def find(
+        self, sha256: str, *, collection: str = DEFAULT_COLLECTION
+    ) -> StoredVideo | None:
+        """Return the video of a collection that has this content."""
 
     async def update(
         self, video_id: str, *, external_id: str | None, metadata: Mapping[str, Scalar] | None
     ) -> StoredVideo | None:
         """Change what is not None; return the video, or None if there is none."""
+
+    async def change(
+        self, video_id: str, wanted: VideoChange, *, version: int | None
+    ) -> StoredVideo | None:
+        """Merge a change into a video; return it, or None if there is none.
+
+        Raises:
+            VersionMismatchError: it is there, but not in this version.
+            MetadataLimitError: it would have too many keys.
+        """
 
     async def add(
         self, video: NewVideo, *, space: Space, segments: Sequence[NewSegment]
@@ -148,16 +163,40 @@ class VideoIndex(Protocol):
         """Write a video and its segments in one space, all or nothing.
 
         A video whose content is there already gets the segments of a space it lacks, and keeps
-        the others; those it has stay. Return it, and whether it is new.
+        the others; those it has stay. Return it, and whether it is new in its collection.
+
+        Raises:
+            CollectionMissingError: the collection is not there.
         """
+
+    async def add_many(self, batch: Batch, *, space: Space) -> Sequence[bool]:
+        """Write many videos and their segments in one space at once, all or nothing.
+
+        Each becomes as by `add`. What makes search fast is built once no more have come for a
+        while, or `build_graphs` is called; meanwhile search is slower, not worse.
+
+        Returns:
+            Whether each is new in its collection.
+
+        Raises:
+            CollectionMissingError: a collection is not there.
+        """
+
+    async def build_graphs(self) -> None:
+        """Return when search in large collections is as fast as it gets."""
 
     async def get(self, video_id: str) -> StoredVideo | None:
         """Return one video."""
 
     async def list(
-        self, *, limit: int, before: str | None, external_id: str | None
+        self,
+        *,
+        limit: int,
+        before: str | None,
+        external_id: str | None,
+        collection: str = DEFAULT_COLLECTION,
     ) -> Sequence[StoredVideo]:
-        """Return videos, newest first, older than the id ``before``."""
+        """Return videos of a collection, newest first, older than the id ``before``."""
 
     async def delete(self, video_id: str, *, version: int | None) -> bool:
         """Remove a video with everything it has; tell whether it was there.
@@ -166,21 +205,54 @@ class VideoIndex(Protocol):
             VersionMismatchError: it is there, but not in this version.
         """
 
-    async def spaces(self, *, max_age_seconds: float = 0.0) -> Sequence[SpaceContent]:
-        """Return the spaces that hold vectors, with their sizes as of ``max_age_seconds`` ago."""
+    async def spaces(self, *, collection: str | None = None) -> Sequence[SpaceContent]:
+        """Return the spaces that hold vectors of a collection, or of all, with their sizes."""
+
+    async def lacking(
+        self, space: Space, *, collection: str, limit: int, after: str = ""
+    ) -> Sequence[str]:
+        """Return ids of videos that have vectors, but none in this space, in order.
+
+        Raises:
+            CollectionMissingError: there is no such collection.
+        """
+
+    async def complete(self, space: Space, *, collection: str) -> bool:
+        """Tell whether every video of a collection that has vectors has some in this space."""
+
+    async def activate(self, space: Space | None, *, collection: str) -> None:
+        """Make a space the one that is searched when none is named, at once and for all services.
+
+        None: that of the model and λ that a service serves.
+
+        Raises:
+            CollectionMissingError: there is no such collection.
+            SpaceIncompleteError: a video has vectors, but none in this space.
+        """
+
+    async def remove_space(self, space: Space, *, collection: str) -> None:
+        """Remove all vectors that a collection has in one space; its videos stay.
+
+        Raises:
+            CollectionMissingError: there is no such collection.
+            SpaceInUseError: it is active.
+        """
+
+    async def embeddings(self, video_ids: Sequence[str], *, space: Space) -> Mapping[str, Vector]:
+        """Return video id -> the vectors of its segments in one space, float32 (segments, D).
+
+        Videos that have none there are left out.
+        """
 
     async def search(
         self,
         query: Vector,
         *,
         space: Space,
-        top_k: int,
-        group_by: Literal["video", "segment"],
-        per_video: int,
-        min_cosine: float,
+        wish: Wish,
+        collection: str = DEFAULT_COLLECTION,
     ) -> Sequence[Hit]:
         """Return the nearest by cosine, best first; ``query`` is float32 (D,), unit length.
 
-        With ``group_by="segment"`` each hit has one segment, and a video has at most
-        ``per_video`` hits; with ``"video"`` a video is one hit with at most ``per_video`` segments.
+        Hits of the same cosine are in the order of their ids.
         """

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
 
 from service.encode.space import EmbeddingSpace
 from service.errors import ApiError
 from service.index.video_index import Space, StoredVideo
+from service.routes.client import TimeLimit
 from service.routes.parts import Parts
-from service.routes.shapes import ModelAnswer, StoredVideoAnswer, Warned
+from service.routes.shapes import ModelAnswer, StoredVideoAnswer, TagAnswer, Warned
+from service.tags import Tag
 from service.videoclip.errors import VideoWarning
+
+_WAIT_DIGITS = 9
+_TAGS = TypeAdapter(list[TagAnswer])
 
 
 def model_answer(space: EmbeddingSpace) -> ModelAnswer:
@@ -20,13 +30,25 @@ def model_answer(space: EmbeddingSpace) -> ModelAnswer:
         revision=space.revision,
         clip_weight=space.clip_weight,
         space=space.id,
-        decoder=f"pyav-{version('av')}",
+        precision=space.precision,
+        decoder=_decoder(),
     )
+
+
+@cache
+def _decoder() -> str:
+    """What decodes; its version is read from files of the installation."""
+    return f"pyav-{version('av')}"
 
 
 def warned(warnings: Iterable[VideoWarning]) -> list[Warned]:
     """Warnings, each once."""
     return [Warned(code=item.code, detail=item.detail) for item in dict.fromkeys(warnings)]
+
+
+def tag_answers(tags: Sequence[Tag]) -> list[TagAnswer]:
+    """Labels with their scores; in one call, since there may be thousands."""
+    return _TAGS.validate_python(tags, from_attributes=True)
 
 
 def etag(video: StoredVideo) -> str:
@@ -38,6 +60,7 @@ def stored_answer(video: StoredVideo, warnings: Iterable[VideoWarning] = ()) -> 
     """A video of the index."""
     return StoredVideoAnswer(
         id=video.id,
+        collection=video.collection,
         external_id=video.external_id,
         metadata=dict(video.metadata),
         sha256=video.sha256,
@@ -80,7 +103,42 @@ def require_model(name: str | None, parts: Parts) -> None:
         )
 
 
-def seconds_allowed(asked: float | None, parts: Parts) -> float:
-    """How long the work on one request may take."""
+def seconds_allowed(request: Request, asked: float | None, parts: Parts) -> float:
+    """How long the work on one request may take: the least of the three that may say so.
+
+    The setting and `asked` (``timeout_s``) count from now on, ``Prefer: wait=N`` (RFC 7240) from
+    the arrival of the request.
+
+    Raises:
+        ApiError: ``deadline_exceeded``: nothing is left.
+    """
     most = parts.settings.request_timeout_seconds
-    return most if asked is None else min(asked, most)
+    limit = TimeLimit(most, "is VTAG_REQUEST_TIMEOUT_SECONDS of this service", None)
+    if asked is not None and asked < most:
+        limit = TimeLimit(asked, "is timeout_s of the request", "timeout_s")
+    seconds = limit.seconds
+    wait = preferred_wait(request)
+    if wait is not None:
+        arrived: float = request.state.arrived
+        left = wait - (time.monotonic() - arrived)
+        if left <= 0:
+            raise ApiError(
+                "deadline_exceeded",
+                "The body arrived after the time that Prefer: wait allows.",
+                param="Prefer",
+                limit=wait,
+            )
+        if left < seconds:
+            seconds, limit = left, TimeLimit(wait, "is the time of Prefer: wait", "Prefer")
+    request.state.time_limit = limit
+    return seconds
+
+
+def preferred_wait(request: Request) -> float | None:
+    """Seconds that the client is willing to wait; None: it does not say, or not legibly."""
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+        name, _, value = preference.partition("=")
+        value = value.split(";")[0].strip().strip('"')
+        if name.strip().lower() == "wait" and value.isdecimal() and len(value) <= _WAIT_DIGITS:
+            return float(value)
+    return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -12,16 +12,22 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from service.errors import ApiError, invalid
-from service.intake import Form, media_type, read_form, read_json, spool_base64, strict_json
+from service.fetch import Fetcher
+from service.intake.body import media_type, read_json
+from service.intake.form import Form, read_form
+from service.routes.answers import preferred_wait
+from service.routes.client import attended
 from service.routes.parts import Parts, body_limits
+from service.routes.repeats import digest_of, recognise
 from service.schemas import VideoOptions, VideoSource
-from service.spool import SpoolFile
+from service.spool import SpoolFile, spool_base64
+from service.strict_json import strict_json
 
 B = TypeVar("B", bound=BaseModel)
 V = TypeVar("V", bound=VideoOptions)
 
-_LISTS: Final = frozenset({"labels", "templates", "include"})
-_OBJECTS: Final = frozenset({"sampling", "segments", "metadata"})
+_LISTS: Final = frozenset({"labels", "templates", "include", "lambdas", "classes"})
+_OBJECTS: Final = frozenset({"sampling", "segments", "metadata", "rule", "filter", "webhook"})
 _WHOLE: Final = "request"
 _MAX_SMALL_BYTES: Final = 1024 * 1024  # of a body that holds no video
 
@@ -51,7 +57,9 @@ async def json_body(
     limits = body_limits(parts.settings)
     limits = replace(limits, max_json_bytes=min(max_bytes, limits.max_json_bytes))
     with parts.admission.enter("upload"):
-        return checked(model, await read_json(request, limits))
+        values = await read_json(request, limits, fingerprint=digest_of(request))
+    recognise(request)
+    return checked(model, values)
 
 
 @asynccontextmanager
@@ -61,32 +69,31 @@ async def video_body(
     """Yield the options and the video, which is removed from the disk afterwards."""
     limits = body_limits(parts.settings)
     # Refuse before the upload what would be refused after it.
-    parts.admission.check("video")
-    async with parts.spool.file() as video:
+    seconds = preferred_wait(request) or parts.settings.request_timeout_seconds
+    async with AsyncExitStack() as stack:
+        place = stack.enter_context(ExitStack())
+        place.enter_context(parts.admission.keep("video", seconds=seconds))
+        video = await stack.enter_async_context(parts.spool.file())
         start = time.perf_counter()
         with parts.admission.enter("upload"):
             if media_type(request) == "multipart":
-                form = await read_form(request, video, limits)
+                form = await read_form(request, video, limits, fingerprint=digest_of(request))
+                recognise(request)
                 options = _form_options(form, model)
             else:
-                options = checked(model, await read_json(request, limits))
-                await spool_source(options.video, video)
+                values = await read_json(request, limits, fingerprint=digest_of(request))
+                recognise(request)
+                options = checked(model, values)
+                await _bring(options.video, video, request, parts)
         video.close()
         request.state.stages["receive"] = time.perf_counter() - start
         parts.metrics.upload_bytes.inc(video.size_bytes)
+        place.close()  # nothing is awaited until the caller enters: it is still there
         yield options, video
 
 
 def _form_options(form: Form, model: type[V]) -> V:
-    names = [name for name, _ in form.fields]
-    if _WHOLE in names:
-        if len(names) > 1:
-            raise ApiError(
-                "invalid_request", "The field request stands alone beside the video.", param=_WHOLE
-            )
-        options = checked(model, strict_json(form.fields[0][1]))
-    else:
-        options = checked(model, _form_values(form), strict=False)
+    options = form_options(form.fields, model)
     if options.video is not None:
         raise ApiError("invalid_request", "In a form the video is a file.", param="video")
     if not form.has_video:
@@ -94,9 +101,25 @@ def _form_options(form: Form, model: type[V]) -> V:
     return options
 
 
-def _form_values(form: Form) -> dict[str, Any]:
+def form_options(fields: Sequence[tuple[str, str]], model: type[B]) -> B:
+    """Return the options that the fields of a form hold, one by one or as JSON in ``request``.
+
+    Raises:
+        ApiError: ``invalid_request`` or ``malformed_json``.
+    """
+    names = [name for name, _ in fields]
+    if _WHOLE in names:
+        if len(names) > 1:
+            raise ApiError(
+                "invalid_request", "The field request stands alone beside the video.", param=_WHOLE
+            )
+        return checked(model, strict_json(fields[0][1]))
+    return checked(model, _form_values(fields), strict=False)
+
+
+def _form_values(fields: Sequence[tuple[str, str]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, text in form.fields:
+    for name, text in fields:
         if name in _LISTS:
             values.setdefault(name, []).append(text)
         elif name in values:
@@ -111,22 +134,35 @@ def _form_values(form: Form) -> dict[str, Any]:
     return values
 
 
+async def _bring(
+    source: VideoSource | None, video: SpoolFile, request: Request, parts: Parts
+) -> None:
+    """Bring the video of a JSON body to the disk; whoever waits for a URL may leave meanwhile."""
+    if source is None or source.type != "url":
+        await spool_source(source, video, fetcher=parts.fetcher)
+        return
+    start = time.perf_counter()
+    work = spool_source(source, video, fetcher=parts.fetcher)
+    limit = parts.settings.upload_timeout_seconds
+    await attended(request, work, seconds=limit, stage="receive")
+    request.state.stages["fetch"] = time.perf_counter() - start
+
+
 async def spool_source(
-    source: VideoSource | None, video: SpoolFile, *, param: str = "video"
+    source: VideoSource | None, video: SpoolFile, *, fetcher: Fetcher, param: str = "video"
 ) -> None:
     """Bring the video that JSON describes to the disk.
 
     Raises:
-        ApiError: 422 for what is missing or not offered.
+        ApiError: 422 for what is missing or not offered; see `Fetcher.fetch` for URLs.
     """
     if source is None:
         raise ApiError("missing_video", "There is no video.", param=param)
     if source.type == "url":
-        raise ApiError(
-            "url_not_allowed",
-            "This service does not fetch URLs; send the bytes.",
-            param=f"{param}.url",
-        )
+        if source.url is None:
+            raise ApiError("missing_video", "Type url needs url.", param=f"{param}.url")
+        await fetcher.fetch(source.url, video, param=f"{param}.url")
+        return
     if source.type != "base64":
         raise ApiError(
             "video_not_kept",

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import AsyncExitStack
+from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
-from service.ids import new_id
-from service.labels import LabelQuery
-from service.results import Classification
-from service.routes.answers import model_answer, require_model, seconds_allowed, warned
+from service.deadline import stage_var
+from service.errors import members
+from service.routes import event_stream, problems
+from service.routes.answers import require_model, seconds_allowed
+from service.routes.asked import segments_of
 from service.routes.body import video_body
+from service.routes.classifying import Classifying
 from service.routes.client import attended
-from service.routes.documents import video_request
-from service.routes.parts import Parts, Ready
-from service.routes.shapes import ClassifyAnswer, TagAnswer, Usage, VideoAnswer
-from service.schemas import ClassifyRequest, Label, SamplingOptions
-from service.spool import SpoolFile
-from service.videoclip.manifest import Sampling
+from service.routes.documents import EVENTS, video_request
+from service.routes.event_stream import EventStream, wants_events
+from service.routes.parts import Ready
+from service.routes.repeats import spoil
+from service.routes.shapes import ClassifyAnswer
+from service.schemas import ClassifyRequest
 
 router = APIRouter(tags=["classify"])
-
-_OPEN_VCLIP_VIEWS = 3
 
 BODY = video_request(
     ClassifyRequest,
@@ -30,121 +32,66 @@ BODY = video_request(
 )
 
 
-@router.post("/classify", summary="Tag a video with free-text labels", openapi_extra=BODY)
-async def classify(request: Request, parts: Ready) -> ClassifyAnswer:
+@router.post(
+    "/classify",
+    summary="Tag a video with free-text labels",
+    openapi_extra=BODY,
+    response_model=ClassifyAnswer,
+    responses=EVENTS,
+)
+async def classify(request: Request, parts: Ready) -> ClassifyAnswer | Response:
     """Score every label for the video; ``scores`` says what the numbers mean.
 
     ``softmax``: shares that sum to 1 over the given labels. ``cosine``: the similarity itself.
     ``independent``: each label for itself, with ``none_score`` for *none of these*.
+
+    ``segments`` adds tags over time. With ``Accept: text/event-stream`` they come as events while
+    they are made: ``meta`` (the answer for the whole video), ``segment`` for each, ``done``; or
+    ``error`` with a problem.
+
+    The work ends at the least of ``timeout_s``, ``Prefer: wait=SECONDS`` (RFC 7240, from the
+    arrival of the request) and VTAG_REQUEST_TIMEOUT_SECONDS, events too; the problem
+    ``deadline_exceeded`` names which it was. Long videos need enough of each.
     """
-    async with video_body(request, parts, ClassifyRequest) as (options, video):
+    async with AsyncExitStack() as stack:
+        options, video = await stack.enter_async_context(
+            video_body(request, parts, ClassifyRequest)
+        )
         require_model(options.model, parts)
-        seconds = seconds_allowed(options.timeout_s, parts)
-        with parts.admission.enter("video"):
-            found = await attended(
-                request,
-                _classify(parts, options, video, deadline=time.monotonic() + seconds),
-                seconds=seconds,
-            )
-        request.state.stages.update(
-            {name: taken for name, taken in found.timings_seconds.items() if name != "total"}
-        )
-        _count(parts, options, found)
-        return _answer(options, found, sha256=video.sha256)
+        segments = segments_of(options, parts)
+        seconds = seconds_allowed(request, options.timeout_s, parts)
+        stack.enter_context(parts.admission.enter("video", seconds=seconds))
+        work = Classifying(request, parts, options, video, segments, seconds=seconds)
+        if wants_events(request.headers.get("accept", "")):
+            return await _stream(work, stack)
+        return await attended(request, work.answer(), seconds=seconds)
 
 
-async def _classify(
-    parts: Parts, options: ClassifyRequest, video: SpoolFile, *, deadline: float
-) -> Classification:
-    chosen = options.sampling or SamplingOptions()
-    return await parts.tagger.classify(
-        video.path,
-        labels=[_query(label) for label in options.labels],
-        scores=options.scores,
-        top_k=options.top_k,
-        threshold=options.threshold,
-        templates=options.templates,
-        template_set=options.template_set,
-        clip_weight=options.clip_weight,
-        sampling=sampling_of(chosen, frames=parts.tagger.manifest.frames_per_clip),
-        start=chosen.start,
-        end=chosen.end,
-        deadline=deadline,
-    )
+async def _stream(work: Classifying, stack: AsyncExitStack) -> EventStream:
+    """Answer with events; the first is made before, so that its errors have their own status."""
+    events = work.events()
+    request, parts = work.request, work.parts
+    stack.push_async_callback(events.aclose)
+    first = await attended(request, anext(events), seconds=work.seconds)
 
+    def problem(error: Exception) -> dict[str, Any]:
+        explained = problems.explain(error, request) or event_stream.unexpected(error)
+        if 400 <= explained.status < 500:
+            parts.metrics.input_errors.labels(explained.code).inc()
+        request.state.problem = explained.code  # the status, 200, was sent long ago
+        spoil(request)
+        where = {"instance": request.url.path, "request_id": str(request.state.request_id)}
+        return {**members(explained), **where}
 
-def _query(label: str | Label) -> LabelQuery:
-    if isinstance(label, str):
-        return LabelQuery((label,))
-    texts = (label.text,) if isinstance(label.text, str) else tuple(label.text)
-    return LabelQuery(texts, id=label.id, negative=tuple(label.negative))
+    def gone() -> None:
+        parts.metrics.cancelled.labels(stage_var.get().name).inc()
+        request.state.problem = "client_closed_request"
 
-
-def sampling_of(options: SamplingOptions, *, frames: int) -> Sampling | None:
-    """The sampling that options ask for; None is the artefact's own."""
-    count = frames if options.frames is None else options.frames
-    if options.fps is not None:  # the schema: with these two modes, and only with them
-        views = _OPEN_VCLIP_VIEWS if options.mode == "strided" else 1
-        return Sampling(
-            mode="strided",
-            frames=count,
-            views=options.views or views,
-            stride_seconds=1.0 / options.fps,
-        )
-    if options.mode == "timestamps":
-        times = tuple(options.timestamps or ())
-        return Sampling(mode="explicit", frames=len(times), times_seconds=times)
-    if options.mode == "keyframes":
-        return Sampling(mode="keyframes", frames=count)
-    if options.mode == "uniform" or options.frames is not None:
-        return Sampling(mode="uniform", frames=count)
-    return None
-
-
-def _count(parts: Parts, options: ClassifyRequest, found: Classification) -> None:
-    metrics = parts.metrics
-    metrics.frames.inc(found.frames)
-    metrics.video_seconds.inc(found.video.duration_seconds)
-    metrics.labels.inc(len(options.labels))
-    metrics.text_cache_hits.inc(found.text_cache_hits)
-    if found.tags:
-        metrics.top_score.labels(options.scores).observe(found.tags[0].score)
-    else:
-        metrics.no_tag.inc()
-
-
-def _answer(options: ClassifyRequest, found: Classification, *, sha256: str) -> ClassifyAnswer:
-    info = found.video
-    return ClassifyAnswer(
-        id=new_id("cls"),
-        video=VideoAnswer(
-            sha256=sha256,
-            duration=round(info.duration_seconds, 6),
-            fps=info.fps,
-            width=info.width,
-            height=info.height,
-            rotation=info.rotation_degrees,
-            container=info.container,
-            codec=info.codec,
-            frames_used=[round(moment, 6) for moment in found.frames_used],
-        ),
-        tags=[
-            TagAnswer(
-                label=tag.label,
-                label_id=tag.label_id,
-                score=tag.score,
-                logit=tag.logit,
-                cosine=tag.cosine,
-            )
-            for tag in found.tags
-        ],
-        scores=options.scores,
-        none_score=found.none_score if options.allow_none else None,
-        model=model_answer(found.space),
-        warnings=warned(found.warnings),
-        usage=Usage(
-            frames=found.frames, labels=len(options.labels), text_cache_hits=found.text_cache_hits
-        ),
-        timings_ms={name: round(taken * 1000, 2) for name, taken in found.timings_seconds.items()},
-        embedding=found.embedding.tolist() if "embedding" in options.include else None,
+    return EventStream(
+        first,
+        events,
+        held=stack.pop_all(),
+        problem=problem,
+        silence_seconds=parts.settings.event_silence_seconds,
+        gone=gone,
     )

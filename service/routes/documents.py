@@ -9,18 +9,25 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.routes.search_shapes import SearchForm, SearchRequest
 from service.schemas import (
     ClassifyRequest,
+    CollectionRequest,
     EmbeddingsRequest,
     IndexRequest,
+    LambdaEvaluationOptions,
+    LambdaEvaluationRequest,
     LambdaRequest,
-    SearchRequest,
+    VideoPatch,
 )
 
 Json = dict[str, Any]
 
 _REFERENCE: Final = "#/components/schemas/{model}"
-_MODELS: Final = (ClassifyRequest, IndexRequest, SearchRequest, EmbeddingsRequest, LambdaRequest)
+_MODELS: Final = (
+    *(ClassifyRequest, IndexRequest, SearchRequest, EmbeddingsRequest, LambdaRequest),
+    *(LambdaEvaluationRequest, LambdaEvaluationOptions, CollectionRequest, VideoPatch, SearchForm),
+)
 
 PROBLEM: Final[dict[int | str, Json]] = {
     "default": {
@@ -28,6 +35,12 @@ PROBLEM: Final[dict[int | str, Json]] = {
         "content": {
             "application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}
         },
+    }
+}
+EVENTS: Final[dict[int | str, Json]] = {
+    200: {
+        "description": "The answer; as events if the client accepts `text/event-stream`.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
 _PROBLEM_SCHEMA: Final[Json] = {
@@ -50,9 +63,27 @@ _PROBLEM_SCHEMA: Final[Json] = {
 }
 
 
+_IDEMPOTENCY_KEY: Final[Json] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A request that is sent again under its key gets the answer that was given,"
+    " events too (up to a MiB, for VTAG_IDEMPOTENCY_SECONDS). While the first is worked on: 409."
+    " Another body, query or form of answer under the key: 422.",
+    "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
+}
+
+
 def json_request(model: type[BaseModel]) -> Json:
     """Describe a route that takes ``model`` as JSON."""
     return {"requestBody": {"required": True, "content": {"application/json": _schema(model)}}}
+
+
+def patch_request(model: type[BaseModel]) -> Json:
+    """Describe a route that takes ``model`` as a merge patch (RFC 7396)."""
+    kinds = ("application/merge-patch+json", "application/json")
+    content = {kind: _schema(model) for kind in kinds}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def video_request(model: type[BaseModel], *, fields: Json, required: list[str]) -> Json:
@@ -65,6 +96,64 @@ def video_request(model: type[BaseModel], *, fields: Json, required: list[str]) 
         "properties": {"video": {"type": "string", "format": "binary"}, **fields},
     }
     body = json_request(model)
+    body["requestBody"]["content"]["multipart/form-data"] = {"schema": form}
+    return body
+
+
+def search_request() -> Json:
+    """Describe ``POST /search``: JSON, or a form with pictures and videos to search with."""
+    binary = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "description": "Options are fields of their names, `filter` as JSON; or one field"
+        " `request` holds them as JSON. Files called `image` and `video` are parts of the query;"
+        " a query can name others.",
+        "properties": {
+            "image": binary,
+            "video": binary,
+            "query": {"type": "string"},
+            "collection": {"type": "string"},
+            "filter": {"type": "string", "description": "JSON of a `SearchFilter`"},
+            "request": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": _schema(SearchForm)["schema"],
+            },
+        },
+    }
+    body = json_request(SearchRequest)
+    body["requestBody"]["content"]["multipart/form-data"] = {"schema": form}
+    return body
+
+
+def evaluation_request() -> Json:
+    """Describe ``POST /lambda/evaluate``: JSON, or a form with an archive or with videos."""
+    binary = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "description": "`archive`, or `video` files with `labels`. Options (see"
+        " `LambdaEvaluationOptions`) are fields of their names; or one field `request` holds them"
+        " as JSON.",
+        "properties": {
+            "archive": {**binary, "description": "zip, tar or tar.gz"},
+            "video": {"type": "array", "items": binary},
+            "labels": {
+                "type": "string",
+                "description": "of the videos: a JSON array in their order, a JSON object by file"
+                " name, or CSV with the columns path and label",
+            },
+            "lambdas": {"type": "array", "items": {"type": "number"}},
+            "webhook": {"type": "object", "description": "url and events, as JSON"},
+            "classes": {"type": "array", "items": {"type": "string"}},
+            "rule": {"type": "string", "description": "JSON of a `LambdaRule`"},
+            "request": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": _schema(LambdaEvaluationOptions)["schema"],
+            },
+        },
+    }
+    body = json_request(LambdaEvaluationRequest)
     body["requestBody"]["content"]["multipart/form-data"] = {"schema": form}
     return body
 
@@ -84,6 +173,9 @@ def install(app: FastAPI) -> None:
             _, found = models_json_schema(
                 [(model, "validation") for model in _MODELS], ref_template=_REFERENCE
             )
+            for operations in document["paths"].values():
+                if "post" in operations:
+                    operations["post"].setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for name, schema in {**found["$defs"], "Problem": _PROBLEM_SCHEMA}.items():
                 schemas.setdefault(name, schema)

@@ -29,7 +29,10 @@ Vectors = list[npt.NDArray[np.float32]]
     "/embeddings", summary="Embed texts or videos", openapi_extra=json_request(EmbeddingsRequest)
 )
 async def embeddings(request: Request, parts: Ready) -> dict[str, Any]:
-    """Unit vectors of the embedding space that is served; it is named in the answer."""
+    """Unit vectors of the embedding space that is served, or of the ``lambda`` that is asked for.
+
+    The space is named in the answer; a search with the vectors has to name its lambda, too.
+    """
     most = parts.settings.max_json_bytes  # it may hold videos
     options = await json_body(request, parts, EmbeddingsRequest, max_bytes=most)
     require_model(options.model, parts)
@@ -51,8 +54,8 @@ async def embeddings(request: Request, parts: Ready) -> dict[str, Any]:
             limit=parts.settings.max_inputs,
             actual=len(inputs),
         )
-    seconds = seconds_allowed(None, parts)
-    with parts.admission.enter("video" if options.modality == "video" else "text"):
+    seconds = seconds_allowed(request, None, parts)
+    with parts.admission.enter("video" if options.modality == "video" else "text", seconds=seconds):
         vectors, space, warnings = await attended(
             request,
             _embed(parts, options, inputs, deadline=time.monotonic() + seconds),
@@ -78,7 +81,10 @@ async def _embed(
         if len(texts) != len(inputs):
             raise ApiError("invalid_request", "Modality text takes texts.", param="input")
         found = await parts.tagger.embed_texts(
-            texts, templates=options.templates, deadline=deadline
+            texts,
+            templates=options.templates,
+            clip_weight=options.clip_weight,
+            deadline=deadline,
         )
         return list(found.vectors), found.space, found.warnings
     vectors: Vectors = []
@@ -92,9 +98,11 @@ async def _embed(
                 param=f"input.{index}",
             )
         async with parts.spool.file() as file:
-            await spool_source(item, file, param=f"input.{index}")
+            await spool_source(item, file, fetcher=parts.fetcher, param=f"input.{index}")
             file.close()
-            video = await parts.tagger.embed_video(file.path, deadline=deadline)
+            video = await parts.tagger.videos.embed_video(
+                file.path, clip_weight=options.clip_weight, deadline=deadline
+            )
         vectors.append(video.vector)
         warnings += video.warnings
         spaces.add(video.space)

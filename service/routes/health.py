@@ -15,7 +15,6 @@ from service.routes.parts import Parts, progress_of
 router = APIRouter(tags=["operations"])
 
 _PING_SECONDS = 2.0
-_COUNT_AGE_SECONDS = 15.0
 
 
 @router.get("/healthz", summary="The event loop turns")
@@ -26,7 +25,11 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Requests can be served")
 async def readyz(request: Request) -> Response:
-    """200, or 503 with the components that are not ready. Redis down is degraded, not unready."""
+    """200, or 503 with the components that are not ready.
+
+    A component is ready while it gets on with its work, or would: idle workers are asked now and
+    then. Redis that is down, and a disk without room for uploads, are degraded, not unready.
+    """
     progress = progress_of(request)
     components = dict(progress.components)
     if progress.parts is not None:
@@ -46,12 +49,20 @@ async def readyz(request: Request) -> Response:
     return Response(body, media_type="application/json")
 
 
+@router.get("/startupz", summary="The start is over")
+async def startupz(request: Request) -> dict[str, str]:
+    """200 once everything has started, whatever became of it since; 503 until then."""
+    progress = progress_of(request)
+    if not progress.started:
+        waiting = ", ".join(sorted(progress.waiting_for())) or "start-up"
+        raise ApiError("not_ready", f"Still waiting for: {waiting}.", retry_after_seconds=2)
+    return {"status": "started"}
+
+
 async def _count_index(parts: Parts) -> None:
     """Bring the gauges of the index up to date; an index that is away keeps its last figures."""
     try:
-        content = await asyncio.wait_for(
-            parts.index.spaces(max_age_seconds=_COUNT_AGE_SECONDS), _PING_SECONDS
-        )
+        content = await asyncio.wait_for(parts.index.spaces(), _PING_SECONDS)
     except (IndexUnavailableError, TimeoutError):
         parts.metrics.component_up.labels("index").set(0)
         return
@@ -67,6 +78,7 @@ async def _probe(parts: Parts) -> dict[str, str]:
         states["index"] = "ok"
     except (IndexUnavailableError, TimeoutError):
         states["index"] = "down"
+    states["spool"] = "ok" if parts.spool.has_room else "degraded"  # what needs no upload goes on
     if parts.admission.draining:
         states["intake"] = "draining"
     return states

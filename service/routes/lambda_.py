@@ -12,11 +12,18 @@ from fastapi import APIRouter, Header, Request, Response
 
 from service.encode.space import EmbeddingSpace
 from service.errors import ApiError
+from service.ids import new_id
 from service.index.video_index import IndexUnavailableError
+from service.jobs.evaluation_plan import KIND
 from service.routes.answers import require_model, warned
 from service.routes.body import json_body
-from service.routes.documents import json_request
+from service.routes.documents import evaluation_request, json_request
+from service.routes.evaluation_set import receive_plan
+from service.routes.gate import ADMIN_ONLY
+from service.routes.job_shapes import JobAnswer
+from service.routes.jobs import PREFIX, job_answer, running_jobs, webhook_of
 from service.routes.parts import Parts, Ready
+from service.routes.shapes import LambdaAnswer, LambdaChange
 from service.schemas import LambdaRequest
 from service.videoclip.errors import VideoWarning
 
@@ -24,33 +31,67 @@ router = APIRouter(tags=["lambda"])
 
 logger = logging.getLogger("vtag")
 
-_COUNT_AGE_SECONDS = 5.0
+EVALUATION = evaluation_request()
 
 
 @router.get("/lambda", summary="The lambda that is served, and its measured curve")
-async def get_lambda(response: Response, parts: Ready) -> dict[str, Any]:
+async def get_lambda(response: Response, parts: Ready) -> LambdaAnswer:
     """1 is CLIP itself, 0 the tuned weights; ``metrics`` is the trade-off measured in training."""
     response.headers["ETag"] = _etag(parts.tagger.space)
-    return await _state(parts)
+    return LambdaAnswer(**await _state(parts))
 
 
-@router.put("/lambda", summary="Serve another lambda", openapi_extra=json_request(LambdaRequest))
+@router.put(
+    "/lambda",
+    summary="Serve another lambda",
+    dependencies=[ADMIN_ONLY],
+    openapi_extra=json_request(LambdaRequest),
+)
 async def put_lambda(
     request: Request,
     response: Response,
     parts: Ready,
     if_match: Annotated[str | None, Header()] = None,
-) -> dict[str, Any]:
+) -> LambdaChange:
     """Build the weights beside the old ones, check them, swap; requests go on meanwhile.
 
     The choice is kept for the next start; if the disk refuses it, ``warnings`` says so.
     """
     options = await json_body(request, parts, LambdaRequest)
-    require_model(options.model, parts)
-    async with parts.choosing:
+    async with parts.choosing:  # before what serves is looked at: it may be replaced until then
+        require_model(options.model, parts)
         space, warnings = await _choose(parts, options.clip_weight, if_match=if_match)
     response.headers["ETag"] = _etag(space)
-    return {**await _state(parts), "warnings": [item.model_dump() for item in warned(warnings)]}
+    return LambdaChange(**await _state(parts), warnings=warned(warnings))
+
+
+@router.post(
+    "/lambda/evaluate",
+    summary="Measure lambda on a labelled set",
+    status_code=202,
+    openapi_extra=EVALUATION,
+)
+async def evaluate_lambda(request: Request, response: Response, parts: Ready) -> JobAnswer:
+    """Measure each lambda on videos with labels, and recommend one; the served one is not touched.
+
+    The set is one ``archive`` (zip, tar, tar.gz) with a CSV file of the columns ``path`` and
+    ``label`` or with one folder for each class; or ``video`` files with ``labels`` (a JSON array
+    in their order, or JSON or CSV by file name); or, as JSON, ``videos`` of the index or a
+    ``folder`` of the server. The answer names a job; its result is the curve.
+    """
+    jobs = running_jobs(parts)
+    if parts.evaluation is None:
+        raise ApiError("jobs_unavailable", "This service evaluates nothing.")
+    parts.admission.check("upload")
+    await jobs.check()
+    job_id = new_id(PREFIX)
+    async with jobs.material(job_id) as folder:
+        plan, webhook = await receive_plan(request, parts, parts.evaluation, folder)
+        job = await jobs.submit(
+            job_id, kind=KIND, request=plan.model_dump(mode="json"), webhook=webhook
+        )
+    response.headers["Location"] = f"/jobs/{job_id}"
+    return job_answer(job, webhook=await webhook_of(job, parts))
 
 
 async def _choose(
@@ -89,7 +130,7 @@ async def _state(parts: Parts) -> dict[str, Any]:
     manifest = parts.tagger.manifest
     space = parts.tagger.space
     try:
-        content = await parts.index.spaces(max_age_seconds=_COUNT_AGE_SECONDS)
+        content = await parts.index.spaces()
     except IndexUnavailableError:
         content = None  # the index is away; lambda is not
     return {
@@ -98,10 +139,16 @@ async def _state(parts: Parts) -> dict[str, Any]:
         "lambda": space.clip_weight,
         "default": manifest.default_clip_weight,
         "space": space.id,
-        "resident": [space.clip_weight],
+        "resident": list(parts.tagger.resident_clip_weights),
         "grid": [point.clip_weight for point in manifest.curve],
         "metrics": [
-            {"lambda": point.clip_weight, "scores": point.scores, "spread": point.spread}
+            {
+                "lambda": point.clip_weight,
+                "scores": point.scores,
+                "spread": point.spread,
+                "chosen": point.clip_weight == manifest.default_clip_weight,
+                "served": point.clip_weight == space.clip_weight,
+            }
             for point in manifest.curve
         ],
         "selection": {"chosen": manifest.default_clip_weight, "why": manifest.clip_weight_rule},

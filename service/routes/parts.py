@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.activation import Activation
 from service.admission import Admission
 from service.errors import ApiError
+from service.fetch import Fetcher
+from service.idempotency import KeptAnswers
 from service.index.video_index import VideoIndex
-from service.intake import BodyLimits
+from service.intake.body import BodyLimits
+from service.jobs.evaluation_tools import EvaluationTools
+from service.jobs.runner import Jobs
+from service.jobs.webhooks import Webhooks
 from service.kept_clip_weight import KeptClipWeight
+from service.media.library import MediaLibrary
 from service.metrics import Metrics
+from service.serving import Loan, Serving
 from service.settings import Settings
 from service.spool import Spool
 from service.store import ArtefactStore
@@ -23,7 +31,11 @@ from service.tagger import Tagger
 
 @dataclass
 class Parts:
-    """Everything that lives as long as the application."""
+    """Everything that lives as long as the application.
+
+    Each request has a copy with a `Loan` of its own: what `tagger`, `evaluation` and `states` come
+    from is chosen when the first of them is read, and is the same until the request has ended.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -31,10 +43,29 @@ class Parts:
     spool: Spool
     store: ArtefactStore
     index: VideoIndex
-    tagger: Tagger
+    serving: Serving | Loan
     kept: KeptClipWeight
-    states: Callable[[], Mapping[str, str]]  # component -> "ok", "degraded" or "down", at this time
-    choosing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of lambda at a time
+    answers: KeptAnswers
+    fetcher: Fetcher
+    media: MediaLibrary | None = None
+    jobs: Jobs | None = None
+    webhooks: Webhooks | None = None
+    activation: Activation | None = None
+    choosing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of weights at a time
+
+    @property
+    def tagger(self) -> Tagger:
+        """The one path from video and labels to tags."""
+        return self.serving.present.tagger
+
+    @property
+    def evaluation(self) -> EvaluationTools | None:
+        """What an evaluation of lambda works with."""
+        return self.serving.present.evaluation
+
+    def states(self) -> Mapping[str, str]:
+        """Component -> "ok", "degraded", "stuck" or "down", at this time."""
+        return self.serving.present.states()
 
 
 @dataclass
@@ -52,9 +83,29 @@ class Progress:
     parts: Parts | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def started(self) -> bool:
+        """Whether everything has been started."""
+        return self.finished.is_set() and self.failure is None
+
     def waiting_for(self) -> Mapping[str, str]:
         """Return the components that are not ready, with their states."""
         return {name: state for name, state in self.components.items() if state != "ok"}
+
+    async def start(self, starts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+        """Start components side by side; the first failure is raised once all have settled."""
+
+        async def one(name: str, start: Callable[[], Awaitable[None]]) -> None:
+            self.components[name] = "starting"
+            await start()
+            self.components[name] = "ok"
+
+        results = await asyncio.gather(
+            *(one(name, start) for name, start in starts.items()), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 def progress_of(request: Request) -> Progress:
@@ -63,8 +114,8 @@ def progress_of(request: Request) -> Progress:
     return progress
 
 
-def ready_parts(request: Request) -> Parts:
-    """Return the parts.
+async def ready_parts(request: Request) -> AsyncIterator[Parts]:
+    """Lend the parts until the request has been answered to its last byte.
 
     Raises:
         ApiError: ``not_ready`` while they are still being started.
@@ -74,7 +125,11 @@ def ready_parts(request: Request) -> Parts:
         waiting = ", ".join(sorted(progress.waiting_for())) or "start-up"
         request.app.state.metrics.rejected.labels("not_ready").inc()
         raise ApiError("not_ready", f"Still waiting for: {waiting}.", retry_after_seconds=2)
-    return progress.parts
+    parts = progress.parts
+    if isinstance(parts.serving, Loan):
+        raise TypeError("the parts of the application are lent, not those of a request")
+    with parts.serving.lend() as loan:
+        yield replace(parts, serving=loan)
 
 
 Ready = Annotated[Parts, Depends(ready_parts)]

@@ -10,14 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.deadline import DeadlineExceededError
-from service.encode.process import StaleWeightsError
+from service.activation import ActivationFailedError, ActivationRunningError
+from service.deadline import DeadlineExceededError, stage_var
+from service.decode.crew import NotRunningError
+from service.encode.residents import StaleWeightsError
 from service.encode.supervision import EncoderError, EncoderUnavailableError
-from service.errors import PROBLEMS, ApiError, ClientGoneError, coded, problem
+from service.errors import PROBLEMS, ApiError, ClientGoneError, coded, exhausted, problem
 from service.frames import ClipsTooLargeError
+from service.index.change import MetadataLimitError
+from service.index.collection import CollectionExistsError, CollectionMissingError
 from service.index.video_index import IndexUnavailableError, VersionMismatchError
 from service.labels import LabelError
 from service.options import OptionError
+from service.routes.client import too_late
+from service.routes.repeats import RepeatedError, replay
+from service.schemas import MAX_METADATA_KEYS
 from service.videoclip.errors import VideoError
 from service.videoclip.manifest import ArtefactError
 
@@ -68,7 +75,7 @@ def _encoder(error: EncoderError) -> ApiError:
     return ApiError("internal_error", "The encoder failed; the logs say why.")
 
 
-TABLE: dict[type[Exception], Callable[..., ApiError]] = {
+TABLE: dict[type[Exception], Callable[..., ApiError | None]] = {
     ApiError: lambda error: error,
     VideoError: lambda error: coded(error, fallback="invalid_video", param="video"),
     ClipsTooLargeError: _too_many_frames,
@@ -81,39 +88,78 @@ TABLE: dict[type[Exception], Callable[..., ApiError]] = {
     ),
     LabelError: lambda error: coded(error, fallback="invalid_labels", param="labels"),
     OptionError: lambda error: coded(error, fallback="invalid_request", param=None),
+    NotRunningError: lambda _: ApiError(
+        "draining", "What decodes is being stopped.", retry_after_seconds=5
+    ),
     DeadlineExceededError: lambda _: ApiError(
-        "deadline_exceeded", "The request took longer than its time limit.", retry_after_seconds=5
+        "deadline_exceeded", "The work took longer than its time limit.", retry_after_seconds=5
     ),
     VersionMismatchError: lambda _: ApiError(
         "precondition_failed", "The video is not in the version that If-Match names."
     ),
+    CollectionMissingError: lambda _: ApiError(
+        "collection_not_found", "There is no collection of this name.", param="collection"
+    ),
+    CollectionExistsError: lambda _: ApiError(
+        "collection_exists", "There is a collection of this name already.", param="name"
+    ),
+    MetadataLimitError: lambda _: ApiError(
+        "invalid_request",
+        f"A video has at most {MAX_METADATA_KEYS} keys of metadata.",
+        param="metadata",
+        limit=MAX_METADATA_KEYS,
+    ),
     ArtefactError: lambda _: ApiError(
         "internal_error", "The model store is damaged; see the logs."
     ),
+    ActivationRunningError: lambda error: ApiError(
+        "activation_running",
+        f"{error.name} is being activated, or finishes the requests of the one before.",
+        retry_after_seconds=5,
+    ),
+    ActivationFailedError: lambda error: ApiError(
+        "activation_failed", f"The old artefact serves on. {error}", retry_after_seconds=60
+    ),
     ClientGoneError: lambda _: ApiError("client_closed_request", "The client left."),
+    OSError: exhausted,
     HTTPException: _http,
     RequestValidationError: _query,
 }
 
 
+def explain(error: Exception, request: Request | None = None) -> ApiError | None:
+    """Return the answer that the table has for an error; None: nobody foresaw it.
+
+    Args:
+        error: what was raised.
+        request: in which, if it was in one: it knows its limits.
+    """
+    if request is not None and isinstance(error, DeadlineExceededError):
+        return too_late(request)
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind](error)
+    return None
+
+
 def install(app: FastAPI) -> None:
     """Register a handler for every row of the table."""
-    for kind, convert in TABLE.items():
-        app.add_exception_handler(kind, _handler(convert))
+    for kind in TABLE:
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(RepeatedError, replay)
 
 
-def _handler(convert: Callable[..., ApiError]) -> Callable[[Request, Exception], Response]:
-    def handle(request: Request, error: Exception) -> Response:
-        answer = convert(error)
-        metrics = request.app.state.metrics
-        if isinstance(error, ClientGoneError):
-            stages = request.state.stages
-            metrics.cancelled.labels("work" if "receive" in stages else "receive").inc()
-        elif 400 <= answer.status < 500:
-            metrics.input_errors.labels(answer.code).inc()
-        return problem(answer, instance=request.url.path, request_id=str(request.state.request_id))
-
-    return handle
+async def _answer(request: Request, error: Exception) -> Response:
+    # A coroutine: a plain function would be called in a thread, one hop for each refusal.
+    answer = explain(error, request)
+    if answer is None:
+        raise error  # nobody foresaw it: whoever is outermost logs it
+    metrics = request.app.state.metrics
+    if isinstance(error, ClientGoneError):
+        metrics.cancelled.labels(stage_var.get().name).inc()
+    elif 400 <= answer.status < 500:
+        metrics.input_errors.labels(answer.code).inc()
+    return problem(answer, instance=request.url.path, request_id=str(request.state.request_id))
 
 
 @router.get("/problems", summary="All codes of problems")

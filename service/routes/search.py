@@ -1,116 +1,154 @@
-"""``POST /search``: find moments of indexed videos by text or by a vector."""
+"""``POST /search``: find moments of indexed videos by text, picture, video or vector."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from fastapi import APIRouter, Request
 
-from service.encode.space import EmbeddingSpace
 from service.errors import ApiError
+from service.index.collection import CollectionMissingError
 from service.index.video_index import Hit, Space, SpaceContent
+from service.index.wish import Wish
 from service.routes.answers import index_space, seconds_allowed, warned
-from service.routes.body import json_body
 from service.routes.client import attended
-from service.routes.documents import json_request
+from service.routes.documents import search_request
 from service.routes.parts import Parts, Ready
+from service.routes.search_body import media_of, search_body
+from service.routes.search_cursor import cursor_behind, read_cursor
+from service.routes.search_filter import index_filter
+from service.routes.search_query import QueryMaker, videos_without
+from service.routes.search_shapes import SearchRequest
 from service.routes.shapes import HitAnswer, IndexAnswer, Moment, SearchAnswer
-from service.schemas import Query, SearchRequest
+from service.routes.thumbnails import pictured
 from service.videoclip.errors import VideoWarning
 
 router = APIRouter(tags=["search"])
 
-_COUNT_AGE_SECONDS = 5.0
 
-
-@router.post(
-    "/search", summary="Find moments of indexed videos", openapi_extra=json_request(SearchRequest)
-)
+@router.post("/search", summary="Find moments of indexed videos", openapi_extra=search_request())
 async def search(request: Request, parts: Ready) -> SearchAnswer:
     """The nearest segments by cosine, in one embedding space; ``score`` is the cosine.
+
+    The query is a text, an embedding, a video of the index, a picture, a video, or several of
+    these together: the weighted sum of what is wanted less the weighted sum of what is ``not``.
 
     Vectors of another lambda or model are never compared: 409 names the spaces that are there.
     """
     began = time.perf_counter()
-    options = await json_body(request, parts, SearchRequest)
-    seconds = seconds_allowed(None, parts)
-    with parts.admission.enter("text"):
-        hits, content, warnings = await attended(
-            request,
-            _search(parts, options, deadline=time.monotonic() + seconds),
-            seconds=seconds,
-        )
+    async with search_body(request, parts) as (options, files):
+        seconds = seconds_allowed(request, None, parts)
+        query = options.query
+        is_text = isinstance(query, str) or not media_of(query) or options.cursor is not None
+        with parts.admission.enter("text" if is_text else "video", seconds=seconds):
+            found = await attended(
+                request,
+                _search(parts, options, files, deadline=time.monotonic() + seconds),
+                seconds=seconds,
+            )
     took = time.perf_counter() - began
     request.state.stages["search"] = took
-    space = content.space
+    space = found.content.space
     return SearchAnswer(
-        data=[_hit(hit, group_by_video=options.group_by == "video") for hit in hits],
+        data=await pictured(
+            parts, [_hit(hit, group_by_video=options.group_by == "video") for hit in found.hits]
+        ),
+        next_cursor=found.next_cursor,
         index=IndexAnswer(
+            id=options.collection,
             model=space.name,
             clip_weight=space.clip_weight,
             space=space.id,
-            videos=content.videos,
-            segments=content.segments,
+            videos=found.content.videos,
+            segments=found.content.segments,
         ),
-        warnings=warned(warnings),
+        warnings=warned(found.warnings),
         took_ms=round(took * 1000, 2),
     )
 
 
+@dataclass(frozen=True)
+class _Found:
+    """One page of hits, and what was searched for them."""
+
+    hits: list[Hit]
+    next_cursor: str | None
+    content: SpaceContent
+    warnings: tuple[VideoWarning, ...]
+
+
 async def _search(
-    parts: Parts, options: SearchRequest, *, deadline: float
-) -> tuple[list[Hit], SpaceContent, tuple[VideoWarning, ...]]:
-    query = Query(text=options.query) if isinstance(options.query, str) else options.query
+    parts: Parts, options: SearchRequest, files: Mapping[str, Path], *, deadline: float
+) -> _Found:
+    cursor = read_cursor(options)
+    contents = await _contents(parts, options.collection)
     asked = None if options.clip_weight is None else round(options.clip_weight, 4)
-    warnings: tuple[VideoWarning, ...] = ()
+    space = next((each.space for each in contents if each.active), None)
     if asked is not None:  # name a missing space before anything is encoded for it
-        await _content(parts, _space(parts, parts.tagger.space, asked))
-    if query.text is None:
-        space = _space(parts, parts.tagger.space, asked)
-        vector = _given(query, space)
+        space = replace(index_space(parts.tagger.space, parts), clip_weight=asked)
+        _content(contents, space)
+    warnings: tuple[VideoWarning, ...] = ()
+    if cursor is None:
+        made = await QueryMaker(parts, options, files, space, deadline).make()
+        vector, space, warnings = made.vector, made.space, made.warnings
+        content = _content(contents, space)
     else:
-        texts = await parts.tagger.embed_texts(
-            [query.text],
-            templates=options.templates,
-            # A frozen text tower gives the same vector for every lambda.
-            clip_weight=asked if parts.tagger.manifest.text_tower_tuned else None,
-            deadline=deadline,
-        )
-        space = _space(parts, texts.space, asked)
-        vector, warnings = texts.vectors[0], texts.warnings
-    content = await _content(parts, space)
+        vector = cursor.vector
+        content = _content(contents, space or index_space(parts.tagger.space, parts))
+        space = content.space
+        if (cursor.space, len(vector)) != (space.id, space.dimensions):
+            raise ApiError(
+                "invalid_cursor",
+                f"The cursor is of another embedding space; {space.id} is searched now.",
+                param="cursor",
+            )
+    seen = 0 if cursor is None else cursor.after.seen
     hits = await parts.index.search(
         vector,
         space=space,
-        top_k=options.top_k,
-        group_by=options.group_by,
-        per_video=options.per_video,
-        min_cosine=-1.0 if options.min_score is None else options.min_score,
+        wish=Wish(
+            options.top_k + 1,  # one more tells whether there are more
+            options.group_by,
+            options.per_video,
+            -1.0 if options.min_score is None else options.min_score,
+            wanted=replace(index_filter(options.filter), without=videos_without(options.query)),
+            after=None if cursor is None else cursor.after,
+        ),
+        collection=options.collection,
     )
-    return list(hits), content, warnings
+    page = list(hits[: options.top_k])
+    following = None
+    if len(hits) > len(page):
+        following = cursor_behind(
+            page[-1], options=options, space=space.id, vector=vector, seen=seen + len(page)
+        ).text()
+    return _Found(page, following, content, warnings)
 
 
-def _space(parts: Parts, found: EmbeddingSpace, clip_weight: float | None) -> Space:
-    space = index_space(found, parts)
-    return space if clip_weight is None else replace(space, clip_weight=clip_weight)
+async def _contents(parts: Parts, collection: str) -> Sequence[SpaceContent]:
+    """Return the spaces that hold vectors of a collection.
+
+    Raises:
+        CollectionMissingError: there is no such collection.
+    """
+    there = await parts.index.spaces(collection=collection)
+    if not there and await parts.index.collection(collection) is None:
+        raise CollectionMissingError(collection)
+    return there
 
 
-async def _content(parts: Parts, wanted: Space) -> SpaceContent:
-    """Return what the index holds in the wanted space.
+def _content(there: Sequence[SpaceContent], wanted: Space) -> SpaceContent:
+    """Return what a collection holds in the wanted space.
 
     Raises:
         ApiError: ``index_lambda_mismatch`` if it holds vectors, but none of this space.
     """
-    there: Sequence[SpaceContent] = ()
-    for age_seconds in (_COUNT_AGE_SECONDS, 0.0):  # a refusal is never from memory
-        there = await parts.index.spaces(max_age_seconds=age_seconds)
-        for content in there:
-            if content.space.id == wanted.id:
-                return content
+    for content in there:
+        if content.space.id == wanted.id:
+            return content
     if not there:
         return SpaceContent(wanted, 0, 0)
     raise ApiError(
@@ -133,24 +171,6 @@ async def _content(parts: Parts, wanted: Space) -> SpaceContent:
             ],
         },
     )
-
-
-def _given(query: Query, space: Space) -> npt.NDArray[np.float32]:
-    vector = np.asarray(query.embedding, np.float32)
-    if len(vector) != space.dimensions:
-        raise ApiError(
-            "invalid_embedding",
-            f"The embedding has {len(vector)} numbers, this space has {space.dimensions}.",
-            param="query.embedding",
-            limit=space.dimensions,
-            actual=len(vector),
-        )
-    length = float(np.linalg.norm(vector))
-    if not np.isfinite(length) or length == 0.0:
-        raise ApiError(
-            "invalid_embedding", "The embedding has no direction.", param="query.embedding"
-        )
-    return vector / np.float32(length)
 
 
 def _hit(hit: Hit, *, group_by_video: bool) -> HitAnswer:

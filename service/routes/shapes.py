@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,7 @@ class ModelAnswer(_Answer):
     revision: str
     clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
     space: str
+    precision: str = "float32"
     decoder: str | None = None
 
 
@@ -60,6 +62,17 @@ class Usage(_Answer):
     text_cache_hits: int
 
 
+class SegmentAnswer(_Answer):
+    """What is in [start, end) of a video, seconds."""
+
+    start: float
+    end: float
+    tags: list[TagAnswer]
+    none_score: float | None
+    warnings: list[Warned] = Field(description="that the answer for the whole video does not have")
+    merged: int = Field(description="neighbours that were joined in this one")
+
+
 class ClassifyAnswer(_Answer):
     """Answer of ``POST /classify``."""
 
@@ -73,12 +86,32 @@ class ClassifyAnswer(_Answer):
     usage: Usage
     timings_ms: dict[str, float]
     embedding: list[float] | None = None
+    segments: list[SegmentAnswer] | None = Field(
+        default=None, description="tags over time, if they were asked for"
+    )
+
+
+class ClassifyMeta(ClassifyAnswer):
+    """Data of the event ``meta``: the answer for the video as a whole."""
+
+    segments: None = Field(default=None, exclude=True)
+    segments_planned: int | None = Field(description="null: nobody knows before shots are found")
+
+
+class ClassifyDone(_Answer):
+    """Data of the event ``done``."""
+
+    id: str
+    segments: int
+    usage: Usage
+    timings_ms: dict[str, float]
 
 
 class StoredVideoAnswer(_Answer):
     """A video of the index."""
 
     id: str
+    collection: str
     status: Literal["ready"] = "ready"
     external_id: str | None
     metadata: dict[str, Any]
@@ -93,6 +126,7 @@ class StoredVideoAnswer(_Answer):
     spaces: list[str]
     created_at: str
     etag: str
+    thumbnail_url: str | None = Field(default=None, description="null: the video is not kept")
     warnings: list[Warned] = Field(default_factory=list)
 
 
@@ -110,6 +144,7 @@ class Moment(_Answer):
     end: float
     score: float
     cosine: float
+    thumbnail_url: str | None = Field(default=None, description="null: the video is not kept")
 
 
 class HitAnswer(Moment):
@@ -124,9 +159,9 @@ class HitAnswer(Moment):
 
 
 class IndexAnswer(_Answer):
-    """What was searched."""
+    """What was searched; the figures are those of this collection in this space."""
 
-    id: str = "default"
+    id: str = Field(description="name of the collection")
     model: str
     clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
     space: str
@@ -134,11 +169,93 @@ class IndexAnswer(_Answer):
     segments: int
 
 
+class CurvePoint(_Answer):
+    """What was measured at one lambda in training: set -> mean over seeds (%), and its spread."""
+
+    clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
+    scores: dict[str, float]
+    spread: dict[str, float] = Field(description="sets that were measured once have none")
+    chosen: bool = Field(description="the rule chose this one: it is the default")
+    served: bool
+
+
+class LambdaSelection(_Answer):
+    """The default lambda and the rule that chose it, as a sentence."""
+
+    chosen: float
+    why: str
+
+
+class SpaceAnswer(_Answer):
+    """What the index holds at one lambda."""
+
+    space: str
+    clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
+    videos: int
+    segments: int
+
+
+class CollectionAnswer(_Answer):
+    """A named set of videos."""
+
+    name: str
+    created_at: datetime
+    videos: int
+    active_space: str | None = Field(
+        description="searched when no lambda is named; null: that of the model that is served"
+    )
+    spaces: list[SpaceAnswer]
+
+
+class CollectionPage(_Answer):
+    """All collections."""
+
+    data: list[CollectionAnswer]
+
+
+class LambdaAnswer(_Answer):
+    """The lambda that is served, and what was measured about it."""
+
+    model: str
+    revision: str
+    clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
+    default: float
+    space: str
+    resident: list[float]
+    grid: list[float]
+    metrics: list[CurvePoint]
+    selection: LambdaSelection
+    per_index: list[SpaceAnswer] | None = Field(description="null while the index is away")
+
+
+class LambdaChange(LambdaAnswer):
+    """Answer of ``PUT /lambda``."""
+
+    warnings: list[Warned]
+
+
+class ActivationAnswer(_Answer):
+    """Answer of ``POST /models/{name}/{revision}/activate``: what is served from now on."""
+
+    model: str
+    revision: str
+    clip_weight: float = Field(validation_alias="lambda", serialization_alias="lambda")
+    space: str
+    previous: str = Field(
+        description="name@revision that was served before; activate it to go back"
+    )
+    changed: bool = Field(description="false: it was served already")
+    seconds: float
+    warnings: list[Warned]
+
+
 class SearchAnswer(_Answer):
     """Answer of ``POST /search``."""
 
     data: list[HitAnswer]
-    next_cursor: None = None
+    next_cursor: str | None = Field(
+        description="send it with the same query for the hits that follow"
+    )
     index: IndexAnswer
     warnings: list[Warned]
     took_ms: float

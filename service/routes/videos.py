@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from service.errors import ApiError
 from service.ids import is_id
-from service.index.video_index import NewSegment, NewVideo, StoredVideo
+from service.index.change import VideoChange
+from service.index.collection import CollectionMissingError
+from service.index.video_index import (
+    NewSegment,
+    NewVideo,
+    StoredVideo,
+)
 from service.routes.answers import (
     etag,
     index_space,
@@ -17,12 +24,20 @@ from service.routes.answers import (
     seconds_allowed,
     stored_answer,
 )
-from service.routes.body import video_body
+from service.routes.body import json_body, video_body
 from service.routes.client import attended
-from service.routes.documents import video_request
+from service.routes.documents import patch_request, video_request
+from service.routes.media import keeping
 from service.routes.parts import Parts, Ready
 from service.routes.shapes import StoredVideoAnswer, VideoPage
-from service.schemas import IndexRequest, Name
+from service.routes.thumbnails import pictured
+from service.schemas import (
+    MAX_METADATA_KEYS,
+    CollectionName,
+    IndexRequest,
+    Name,
+    VideoPatch,
+)
 from service.spool import SpoolFile
 from service.videoclip.errors import VideoWarning
 
@@ -32,7 +47,11 @@ _PREFIX = "vid"
 _VERSION_DIGITS = 9  # more would not fit the integer that versions are in Postgres
 BODY = video_request(
     IndexRequest,
-    fields={"external_id": {"type": "string"}, "metadata": {"type": "object"}},
+    fields={
+        "external_id": {"type": "string"},
+        "metadata": {"type": "object"},
+        "collection": {"type": "string"},
+    },
     required=[],
 )
 
@@ -45,15 +64,17 @@ BODY = video_request(
     responses={200: {"description": "It was indexed already.", "model": StoredVideoAnswer}},
 )
 async def index_video(request: Request, response: Response, parts: Ready) -> StoredVideoAnswer:
-    """Cut the video into windows, embed each, store all of it at once.
+    """Cut the video into windows, embed each, store all of it at once in one collection.
 
-    The same bytes are indexed once: 200 instead of 201, with new metadata if some was sent. They
-    are not cut again; the warning ``already_indexed`` says so if a length was sent.
+    A collection holds the same bytes once in a space: 200 instead of 201, with new metadata if some
+    was sent. They are not cut again; the warning ``already_indexed`` says so if a length was sent.
+    ``lambda`` names another space than the served one: searches there find it, before or after
+    that lambda is served.
     """
     async with video_body(request, parts, IndexRequest) as (options, video):
         require_model(options.model, parts)
-        seconds = seconds_allowed(options.timeout_s, parts)
-        with parts.admission.enter("video"):
+        seconds = seconds_allowed(request, options.timeout_s, parts)
+        with parts.admission.enter("video", seconds=seconds):
             stored, is_new, warnings = await attended(
                 request,
                 _index(parts, options, video, deadline=time.monotonic() + seconds),
@@ -62,30 +83,27 @@ async def index_video(request: Request, response: Response, parts: Ready) -> Sto
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/videos/{stored.id}"
     response.headers["ETag"] = etag(stored)
-    return stored_answer(stored, warnings)
+    return (await pictured(parts, [stored_answer(stored, warnings)]))[0]
 
 
 async def _index(
     parts: Parts, options: IndexRequest, video: SpoolFile, *, deadline: float
 ) -> tuple[StoredVideo, bool, tuple[VideoWarning, ...]]:
-    served = parts.tagger.space
-    if options.clip_weight is not None and round(options.clip_weight, 4) != served.clip_weight:
-        raise ApiError(
-            "lambda_not_resident",
-            f"lambda {options.clip_weight:g} is not being served; {served.clip_weight:g} is.",
-            param="lambda",
-            limit=served.clip_weight,
-            actual=options.clip_weight,
-        )
-    known = await parts.index.find(video.sha256)
-    if known is not None and served.id in known.spaces:
-        changed = await parts.index.update(
-            known.id, external_id=options.external_id, metadata=options.metadata
-        )
+    weight = parts.tagger.videos.weight(options.clip_weight)
+    space = replace(parts.tagger.space, clip_weight=weight)
+    known = await parts.index.find(video.sha256, collection=options.collection)
+    if known is None:  # before the work, not after it
+        await require_collection(parts, options.collection)
+    if known is not None and space.id in known.spaces:
+        async with keeping(parts, video):
+            changed = await parts.index.update(
+                known.id, external_id=options.external_id, metadata=options.metadata
+            )
         if changed is not None:
             return changed, False, _not_cut_again(options)
-    cut = await parts.tagger.embed_segments(
+    cut = await parts.tagger.videos.embed_segments(
         video.path,
+        clip_weight=weight,
         segment_seconds=options.segments.length or parts.settings.segment_seconds,
         deadline=deadline,
     )
@@ -99,12 +117,14 @@ async def _index(
         width=cut.info.width,
         height=cut.info.height,
         codec=cut.info.codec,
+        collection=options.collection,
     )
-    stored, is_new = await parts.index.add(
-        facts,
-        space=index_space(cut.space, parts),
-        segments=[NewSegment(part.start, part.end, part.vector) for part in cut.segments],
-    )
+    async with keeping(parts, video):
+        stored, is_new = await parts.index.add(
+            facts,
+            space=index_space(cut.space, parts),
+            segments=[NewSegment(part.start, part.end, part.vector) for part in cut.segments],
+        )
     return stored, is_new, cut.warnings
 
 
@@ -124,14 +144,19 @@ async def list_videos(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
     external_id: Annotated[Name | None, Query()] = None,
+    collection: CollectionName = "default",
 ) -> VideoPage:
-    """A page; ``next_cursor`` is null on the last one."""
+    """A page of a collection; ``next_cursor`` is null on the last one."""
     if cursor is not None and not is_id(cursor, prefix=_PREFIX):
         raise ApiError("invalid_cursor", "The cursor is not one of ours.", param="cursor")
-    rows = await parts.index.list(limit=limit + 1, before=cursor, external_id=external_id)
+    rows = await parts.index.list(
+        limit=limit + 1, before=cursor, external_id=external_id, collection=collection
+    )
+    if not rows:
+        await require_collection(parts, collection)
     page = rows[:limit]
     return VideoPage(
-        data=[stored_answer(video) for video in page],
+        data=await pictured(parts, [stored_answer(video) for video in page]),
         next_cursor=page[-1].id if len(rows) > limit else None,
     )
 
@@ -151,7 +176,39 @@ async def get_video(
     if if_none_match is not None and current in _tags(if_none_match):
         return Response(status_code=304, headers={"ETag": current})
     response.headers["ETag"] = current
-    return stored_answer(stored)
+    return (await pictured(parts, [stored_answer(stored)]))[0]
+
+
+@router.patch(
+    "/videos/{video_id}", summary="Change a video", openapi_extra=patch_request(VideoPatch)
+)
+async def change_video(
+    video_id: str,
+    request: Request,
+    parts: Ready,
+    response: Response,
+    if_match: Annotated[str | None, Header()] = None,
+) -> StoredVideoAnswer:
+    """Merge ``external_id`` and ``metadata`` into what is there (RFC 7396: null removes).
+
+    With ``If-Match`` only in that version.
+    """
+    version = _version(video_id, if_match)
+    asked = await json_body(request, parts, VideoPatch)
+    wanted = VideoChange(
+        sets_external_id="external_id" in asked.model_fields_set,
+        external_id=asked.external_id,
+        metadata=asked.metadata,
+        clears_metadata="metadata" in asked.model_fields_set and asked.metadata is None,
+        max_keys=MAX_METADATA_KEYS,
+    )
+    changed = None
+    if is_id(video_id, prefix=_PREFIX):
+        changed = await parts.index.change(video_id, wanted, version=version)
+    if changed is None:
+        raise _missing()
+    response.headers["ETag"] = etag(changed)
+    return (await pictured(parts, [stored_answer(changed)]))[0]
 
 
 @router.delete("/videos/{video_id}", summary="Remove a video", status_code=204)
@@ -159,19 +216,36 @@ async def delete_video(
     video_id: str, parts: Ready, if_match: Annotated[str | None, Header()] = None
 ) -> Response:
     """Remove a video with everything it has; with ``If-Match`` only in that version."""
-    version = None
-    if if_match is not None and if_match.strip() != "*":
-        name, _, number = if_match.strip().strip('"').rpartition(".")
-        is_version = number.isdecimal() and len(number) <= _VERSION_DIGITS
-        if name != video_id or not is_version:
-            raise ApiError(
-                "precondition_failed", "If-Match names no version of this video.", param="If-Match"
-            )
-        version = int(number)
-    there = is_id(video_id, prefix=_PREFIX) and await parts.index.delete(video_id, version=version)
-    if not there:
+    version = _version(video_id, if_match)
+    known = await parts.index.get(video_id) if is_id(video_id, prefix=_PREFIX) else None
+    if known is None or not await parts.index.delete(video_id, version=version):
         raise _missing()
+    if parts.media is not None:
+        await parts.media.forget(known.sha256)
     return Response(status_code=204)
+
+
+async def require_collection(parts: Parts, name: str) -> None:
+    """Refuse a collection that is not there.
+
+    Raises:
+        CollectionMissingError: with its name.
+    """
+    if await parts.index.collection(name) is None:
+        raise CollectionMissingError(name)
+
+
+def _version(video_id: str, if_match: str | None) -> int | None:
+    """The version that a request is about; None: any."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    name, _, number = if_match.strip().strip('"').rpartition(".")
+    is_version = number.isdecimal() and len(number) <= _VERSION_DIGITS
+    if name != video_id or not is_version:
+        raise ApiError(
+            "precondition_failed", "If-Match names no version of this video.", param="If-Match"
+        )
+    return int(number)
 
 
 def _tags(header: str) -> list[str]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from service.videoclip.errors import VideoWarning
-from service.videoclip.manifest import Preprocessing, Sampling
+from service.videoclip.errors import VideoError, VideoWarning
+from service.videoclip.manifest import Sampling
 from service.videoclip.pictures import orientation_of, upright_rgb
-from service.videoclip.preprocessing import resize_crop
 from service.videoclip.sampling import Timeline, Times, plan
 from service.videoclip.source import OpenVideo
+
+#: When to look at a video with this timeline: float64 (V, T). It is asked twice where groups of
+#: pictures cannot be decoded alone, and has to answer the same to the same timeline.
+Plan = Callable[[Timeline], Times]
+#: From an upright picture, uint8 (H, W, 3), to one that is ready, uint8 (h, w, 3).
+Shape = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 # A shortfall below both is within what headers round away.
 _TRUNCATION_SECONDS = 0.5
@@ -52,7 +58,7 @@ class DecodedClip:
     """Pictures of one video, ready to be normalised.
 
     Attributes:
-        pixels: uint8 (V, T, S, S, 3), RGB.
+        pixels: uint8 (V, T, S, S, 3), RGB; of another height and width if the caller shaped them.
         times_seconds: float64 (V, T), when the pictures in `pixels` are first on screen.
         info: about the video.
         warnings: what was wrong without preventing an answer.
@@ -93,23 +99,35 @@ class Canvas:
     """Where pictures go as soon as they are decoded; the full-size ones are dropped.
 
     Attributes:
-        preprocessing: how a picture becomes a square.
-        pixels: uint8 (V, T, S, S, 3), C-contiguous; filled by `put`.
+        shape: makes an upright picture ready.
+        pixels: uint8 (V, T, h, w, 3), C-contiguous; filled by `put`. None: made for the first
+            picture that is put, of the size that `shape` gives it.
         upright_size: (width, height) of the first picture that was put.
         rotation_degrees: of that picture, clockwise.
+        converter: to RGB; may be given pictures of any size and format.
     """
 
-    preprocessing: Preprocessing
-    pixels: NDArray[np.uint8]
+    shape: Shape
+    pixels: NDArray[np.uint8] | None
     upright_size: tuple[int, int] | None = None
     rotation_degrees: int = 0
+    converter: VideoReformatter = field(default_factory=VideoReformatter)
 
-    def put(self, frame: VideoFrame, places: NDArray[np.int64]) -> None:
-        """Write `frame` to flat positions of (V, T)."""
-        size = self.preprocessing.image_size
-        picture = upright_rgb(frame)
-        small = resize_crop(picture, self.preprocessing)
-        self.pixels.reshape(-1, size, size, 3)[places] = small
+    def put(self, frame: VideoFrame, places: NDArray[np.int64], *, clips: tuple[int, ...]) -> None:
+        """Write `frame` to flat positions of `clips`, which is (V, T).
+
+        Raises:
+            VideoError: `shape` gives it another size than the pictures before it.
+        """
+        picture = upright_rgb(frame, converter=self.converter)
+        small = self.shape(picture)
+        if self.pixels is None:
+            self.pixels = np.empty((*clips, *small.shape), dtype=np.uint8)
+        elif self.pixels.shape[2:] != small.shape:
+            raise VideoError(
+                "the pictures change their size within the video", code="picture_size_changes"
+            )
+        self.pixels.reshape(-1, *small.shape)[places] = small
         if self.upright_size is None:
             self.upright_size = (picture.shape[1], picture.shape[0])
             self.rotation_degrees = orientation_of(frame).rotation_degrees
@@ -117,7 +135,6 @@ class Canvas:
 
 def finish(
     video: OpenVideo,
-    request: Request,
     canvas: Canvas,
     timeline: Timeline,
     chosen: NDArray[np.int64],
@@ -141,12 +158,12 @@ def finish(
             )
         )
     fewest = min(len(np.unique(row)) for row in chosen)
-    if fewest < request.sampling.frames:
+    frames = chosen.shape[1]
+    if fewest < frames:
         warnings.append(
             VideoWarning(
                 "frames_repeated",
-                f"{request.sampling.frames} pictures were asked for, {fewest} different ones "
-                "are there",
+                f"{frames} pictures were asked for, {fewest} different ones are there",
             )
         )
     ratio = video.decoder.sample_aspect_ratio
@@ -158,7 +175,8 @@ def finish(
                 "they are used as square",
             )
         )
-    assert canvas.upright_size is not None  # noqa: S101 - every way here has put a picture
+    # Every way here has put a picture.
+    assert canvas.upright_size is not None and canvas.pixels is not None  # noqa: S101, PT018
     width, height = canvas.upright_size
     span = float(timeline.pts_seconds[-1])
     return DecodedClip(

@@ -11,7 +11,7 @@ the sorted stamps are their times.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 
 import av
 import numpy as np
@@ -20,30 +20,40 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from service.videoclip.clips import Canvas, DecodedClip, Request, VideoInfo, finish
+from service.videoclip.clips import Canvas, DecodedClip, Plan, Request, Shape, VideoInfo, finish
 from service.videoclip.errors import NoFrames, VideoTooLong, VideoWarning
 from service.videoclip.manifest import Preprocessing, Sampling
 from service.videoclip.packets import PacketIndex, make_timeline, read_index
+from service.videoclip.preprocessing import resize_crop
 from service.videoclip.reader import LostPlaceError, PacketReader
 from service.videoclip.sampling import frames_on_screen
-from service.videoclip.source import Limits, OpenVideo, open_video
+from service.videoclip.seeking import choose_route, groups_of
+from service.videoclip.source import Limits, OpenVideo, VideoFile, open_video
 
-__all__ = ["DecodedClip", "Limits", "VideoInfo", "decode_clips", "probe"]
+__all__ = [
+    "DecodedClip",
+    "Limits",
+    "VideoFile",
+    "VideoInfo",
+    "decode_clips",
+    "decode_planned",
+    "probe",
+]
 
 
-def probe(path: Path, *, limits: Limits) -> VideoInfo:
-    """What `path` holds. Reads all packets and decodes one picture.
+def probe(file: VideoFile, *, limits: Limits) -> VideoInfo:
+    """What `file` holds. Reads all packets and decodes one picture.
 
     Raises:
         VideoError: as `decode_clips`.
     """
     tiny = Preprocessing(image_size=1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     first = Sampling(mode="explicit", frames=1, times_seconds=(0.0,))
-    return decode_clips(path, sampling=first, preprocessing=tiny, limits=limits).info
+    return decode_clips(file, sampling=first, preprocessing=tiny, limits=limits).info
 
 
 def decode_clips(
-    path: Path,
+    file: VideoFile,
     *,
     sampling: Sampling,
     preprocessing: Preprocessing,
@@ -55,7 +65,7 @@ def decode_clips(
     """Decode the pictures that `sampling` asks for, upright, resized and cropped.
 
     Args:
-        path: a video file.
+        file: a video file, by path or open.
         sampling: which pictures.
         preprocessing: how they become squares; they are not normalised.
         limits: what the video may cost.
@@ -82,20 +92,53 @@ def decode_clips(
         out = np.empty(shape, dtype=np.uint8)
     elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f"out: expected contiguous uint8 {shape}, got {out.dtype} {out.shape}")
-    canvas = Canvas(preprocessing=preprocessing, pixels=out)
-    with open_video(path, limits=limits, threads=threads) as video:
+    canvas = Canvas(shape=partial(resize_crop, p=preprocessing), pixels=out)
+    return _decode(file, request.times, canvas, limits=limits, threads=threads)
+
+
+def decode_planned(
+    file: VideoFile, *, plan: Plan, shape: Shape, limits: Limits, threads: int = 1
+) -> DecodedClip:
+    """Decode pictures at times that depend on the video, each shaped by the caller.
+
+    For training: random clips, random crops. What is served goes through `decode_clips`.
+
+    Args:
+        file: a video file, by path or open.
+        plan: the video's timeline -> float64 (V, T), times in the video. It may be asked twice,
+            and answers the same to the same timeline.
+        shape: an upright picture, uint8 (H, W, 3), a view -> uint8 (h, w, 3); of one size for all
+            pictures of the video.
+        limits: what the video may cost.
+        threads: of the decoder.
+
+    Returns:
+        As `decode_clips`, with `pixels` uint8 (V, T, h, w, 3).
+
+    Raises:
+        VideoError: as `decode_clips`, and for pictures whose size changes within the video.
+        OSError: the file cannot be read at all.
+    """
+    canvas = Canvas(shape=shape, pixels=None)
+    return _decode(file, plan, canvas, limits=limits, threads=threads)
+
+
+def _decode(
+    file: VideoFile, plan: Plan, canvas: Canvas, *, limits: Limits, threads: int
+) -> DecodedClip:
+    with open_video(file, limits=limits, threads=threads) as video:
         index = read_index(video, limits=limits)
         if not np.any(index.shown):
             raise NoFrames("the file holds no picture")
-        if index.trusted:
-            clip = _decode_groups(video, index, request, canvas)
+        if choose_route(stamps_trusted=index.trusted) == "groups":
+            clip = _decode_groups(video, index, plan, canvas)
             if clip is not None:
                 return clip
-    return _decode_in_order(path, request, canvas, limits=limits, threads=threads)
+    return _decode_in_order(file, plan, canvas, limits=limits, threads=threads)
 
 
 def _decode_groups(
-    video: OpenVideo, index: PacketIndex, request: Request, canvas: Canvas
+    video: OpenVideo, index: PacketIndex, plan: Plan, canvas: Canvas
 ) -> DecodedClip | None:
     """Decode only groups of pictures that are needed; None if a picture does not turn up."""
     shown = index.shown_packets()
@@ -106,17 +149,18 @@ def _decode_groups(
         last_duration=index.last_duration,
         header_seconds=video.header_seconds,
     )
-    chosen = frames_on_screen(request.times(timeline), timeline.pts_seconds)
+    chosen = frames_on_screen(plan(timeline), timeline.pts_seconds)
     places = _places(chosen)
     wanted = {int(index.pts[shown[number]]): number for number in places}
     reader = PacketReader(video, index)
     try:
-        for first, last in _groups(index, shown[list(places)]):
-            numbers = {int(shown[number]) for number in places}
-            for frame in reader.decode(first, last, wanted=numbers):
+        numbers = {int(shown[number]) for number in places}
+        groups = groups_of(shown[list(places)], pts=index.pts, keyframe=index.keyframe)
+        for group in groups:
+            for frame in reader.decode(group.first, group.last, wanted=numbers):
                 found = wanted.pop(frame.pts, None) if frame.pts is not None else None
                 if found is not None:
-                    canvas.put(frame, places[found])
+                    canvas.put(frame, places[found], clips=chosen.shape)
     except LostPlaceError:
         return None
     if wanted:
@@ -124,12 +168,12 @@ def _decode_groups(
     warnings = []
     if reader.errors:
         warnings.append(_damaged(reader.errors))
-    return finish(video, request, canvas, timeline, chosen, warnings)
+    return finish(video, canvas, timeline, chosen, warnings)
 
 
 def _decode_in_order(
-    path: Path,
-    request: Request,
+    file: VideoFile,
+    plan: Plan,
     canvas: Canvas,
     *,
     limits: Limits,
@@ -138,7 +182,7 @@ def _decode_in_order(
     """Decode everything twice: once to learn the times, once for the pictures."""
     stamps: list[int | None] = []
     keyframe: list[bool] = []
-    with open_video(path, limits=limits, threads=threads) as video:
+    with open_video(file, limits=limits, threads=threads) as video:
         decoding = _AllFrames(video)
         for frame in decoding:
             stamps.append(frame.pts)
@@ -158,13 +202,13 @@ def _decode_in_order(
             last_duration=0,
             header_seconds=video.header_seconds,
         )
-    chosen = frames_on_screen(request.times(timeline), timeline.pts_seconds)
+    chosen = frames_on_screen(plan(timeline), timeline.pts_seconds)
     places = _places(chosen)
-    with open_video(path, limits=limits, threads=threads) as video:
+    with open_video(file, limits=limits, threads=threads) as video:
         last = max(places)
         for number, frame in enumerate(_AllFrames(video)):
             if number in places:
-                canvas.put(frame, places[number])
+                canvas.put(frame, places[number], clips=chosen.shape)
             if number == last:
                 break
         warnings = []
@@ -178,7 +222,7 @@ def _decode_in_order(
                     "times follow the order of the pictures",
                 )
             )
-        return finish(video, request, canvas, timeline, chosen, warnings)
+        return finish(video, canvas, timeline, chosen, warnings)
 
 
 class _AllFrames:
@@ -216,22 +260,6 @@ def _presentation_stamps(
         return np.arange(len(stamps), dtype=np.int64) * step, True
     ordered = np.sort(known)
     return ordered, not np.array_equal(ordered, known)
-
-
-def _groups(index: PacketIndex, packets: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Ranges of packets (first, last), apart and ascending, to decode for the wanted ones."""
-    keys = np.flatnonzero(index.keyframe)
-    groups: list[tuple[int, int]] = []
-    for packet in np.sort(packets):
-        before = keys[: np.searchsorted(keys, packet, side="right")]
-        # A picture that is shown before the key picture it follows in the file (open GOP) needs
-        # the group before.
-        good = before[index.pts[before] <= index.pts[packet]]
-        first = int(good[-1]) if len(good) else 0
-        while groups and first <= groups[-1][1]:
-            first = min(first, groups.pop()[0])
-        groups.append((first, int(packet)))
-    return groups
 
 
 def _places(chosen: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
+
+from service.videoclip.calibration import Calibration
+from service.videoclip.input_spec import Finite, Frozen, Share
+from service.videoclip.input_spec import Preprocessing as Preprocessing
+from service.videoclip.input_spec import Sampling as Sampling
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -34,9 +30,19 @@ REQUIRED_FILES = frozenset(
         "tokenizer.json",
     }
 )
+VariantName = Literal["fp16", "int8"]
+#: Graphs of the same network in fewer bits; `service.videoclip.number_formats` has their weights.
+VARIANT_FILES: dict[VariantName, tuple[str, str]] = {
+    "fp16": ("video_encoder.fp16.onnx", "text_encoder.fp16.onnx"),
+    "int8": ("video_encoder.int8.onnx", "text_encoder.int8.onnx"),
+}
 #: Every name a manifest may list. A name that is none of these is refused, so no path can be
 #: smuggled in.
-ARTEFACT_FILES = REQUIRED_FILES | {"video_encoder.ts", "text_encoder.ts", "MODEL_CARD.md"}
+ARTEFACT_FILES = (
+    REQUIRED_FILES
+    | {"video_encoder.ts", "text_encoder.ts", "MODEL_CARD.md"}
+    | {name for names in VARIANT_FILES.values() for name in names}
+)
 #: Files whose bytes are part of the revision: weights, graphs, tokenizer.
 REVISION_FILES = ARTEFACT_FILES - {"MODEL_CARD.md"}
 
@@ -58,78 +64,14 @@ def _restore(file: str, expected: str, found: str) -> ArtefactError:
     return ArtefactError(file, expected=expected, found=found)
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-Finite = Annotated[float, AfterValidator(_finite)]
-Share = Annotated[float, Field(ge=0.0, le=1.0), AfterValidator(_finite)]
-Three = tuple[Finite, Finite, Finite]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Sampling(_Frozen):
-    """Which frames of a video make its clips; `service.videoclip.sampling.plan` reads it.
-
-    ``uniform``: the middles of `frames` equal parts. ``strided``: Open-VCLIP's clip, its frames
-    `stride_seconds` apart, `views` clips spread over the video. ``keyframes``: key pictures of
-    the stream. ``explicit``: `times_seconds`, as given.
-    """
-
-    mode: Literal["uniform", "strided", "keyframes", "explicit"] = "uniform"
-    frames: int = Field(ge=1, le=4096)
-    views: int = Field(default=1, ge=1, le=64)
-    stride_seconds: Finite | None = Field(default=None, gt=0.0)
-    times_seconds: tuple[Finite, ...] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.mode == "strided") != (self.stride_seconds is not None):
-            raise ValueError("stride_seconds: needed by mode 'strided', and by no other")
-        if (self.mode == "explicit") != (self.times_seconds is not None):
-            raise ValueError("times_seconds: needed by mode 'explicit', and by no other")
-        if self.times_seconds is not None:
-            if len(self.times_seconds) != self.frames:
-                raise ValueError(
-                    f"times_seconds: {len(self.times_seconds)} times for frames = {self.frames}"
-                )
-            if any(time < 0 for time in self.times_seconds):
-                raise ValueError("times_seconds: a time is negative")
-        if self.views != 1 and self.mode != "strided":
-            raise ValueError(f"views: {self.views}, but mode {self.mode!r} has one view")
-        return self
-
-
-class Preprocessing(_Frozen):
-    """From an upright RGB picture to the network's input (open_clip's inference transform)."""
-
-    image_size: int = Field(ge=1, le=4096)
-    resize: Literal["shortest_side"] = "shortest_side"
-    interpolation: Literal["bicubic"] = "bicubic"
-    crop: Literal["center"] = "center"
-    mean: Three
-    std: Three
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if any(value <= 0 for value in self.std):
-            raise ValueError(f"std: {self.std} must be above 0")
-        return self
-
-
-class FileEntry(_Frozen):
+class FileEntry(Frozen):
     """Hash and size of one file of the artefact."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0)
 
 
-class LambdaPoint(_Frozen):
+class LambdaPoint(Frozen):
     """One measured point of the λ curve: data set -> mean over seeds (%), and its spread."""
 
     clip_weight: Share
@@ -137,7 +79,7 @@ class LambdaPoint(_Frozen):
     spread: dict[str, Finite]
 
 
-class Parity(_Frozen):
+class Parity(Frozen):
     """How far an exported graph is from the eager network."""
 
     graph: str
@@ -148,7 +90,34 @@ class Parity(_Frozen):
     max_rel_error: Finite = Field(ge=0.0)
 
 
-class Manifest(_Frozen):
+class Variant(Frozen):
+    """A form of both graphs in fewer bits, and what it costs: see `VARIANT_FILES`.
+
+    top1_loss: data set -> top-1 of the full graphs less that of the variant, in points of %, the
+    largest over `clip_weights`; below 0 where the variant is better. It serves every λ, and was
+    measured at these. bound: what every loss had to stay within to be published.
+    """
+
+    name: VariantName
+    runtime: Literal["onnx"] = "onnx"
+    files: tuple[str, ...]
+    clip_weights: tuple[Share, ...] = Field(min_length=1)
+    top1_loss: dict[str, Finite] = Field(min_length=1)
+    bound: Finite = Field(ge=0.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.files != VARIANT_FILES[self.name]:
+            raise ValueError(f"files: {self.files} are not those of the variant {self.name}")
+        worst = max(self.top1_loss, key=lambda name: self.top1_loss[name])
+        if self.top1_loss[worst] > self.bound:
+            raise ValueError(
+                f"top1_loss: {self.top1_loss[worst]:g} on {worst} is above the bound {self.bound:g}"
+            )
+        return self
+
+
+class Manifest(Frozen):
     """All facts about one artefact; `folder/manifest.json`."""
 
     schema_version: Literal[1] = 1
@@ -175,6 +144,9 @@ class Manifest(_Frozen):
     licence: str
     provenance: dict[str, JsonValue]
     parity: tuple[Parity, ...]
+    # Newer than schema version 1: without any it is not written, and older readers can read it.
+    variants: tuple[Variant, ...] = Field(default=(), exclude_if=lambda value: not value)
+    calibration: Calibration | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -184,6 +156,16 @@ class Manifest(_Frozen):
         missing = sorted(REQUIRED_FILES - set(self.files))
         if missing:
             raise ValueError(f"files: {missing[0]} is missing")
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variants: one is listed twice: {', '.join(names)}")
+        for name, files in VARIANT_FILES.items():
+            odd = [file for file in files if (file in self.files) != (name in names)]
+            if odd:
+                there, not_there = "variants", "files"
+                if name not in names:
+                    there, not_there = not_there, there
+                raise ValueError(f"{odd[0]}: in {there}, but not in {not_there}")
         if self.sampling.frames != self.frames_per_clip:
             raise ValueError(
                 f"sampling: {self.sampling.frames} frames, frames_per_clip {self.frames_per_clip}"
@@ -203,6 +185,8 @@ def revision_of(
     It is taken over the lines ``<sha256>  <name>\\n`` (the format of sha256sum) of the weight,
     graph and tokenizer files, sorted by name, and one more line: a JSON object of `pooling`,
     `preprocessing` and `sampling`, keys sorted, without spaces. `frames_per_clip` is in `sampling`.
+    Fields that are newer than schema version 1 are absent while they have their default, so a
+    revision keeps its name.
     """
     lines = [f"{e.sha256}  {name}" for name, e in sorted(files.items()) if name in REVISION_FILES]
     way = {"pooling": pooling, "preprocessing": preprocessing, "sampling": sampling}
@@ -263,17 +247,8 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     Raises:
         ArtefactError: names the file, what was expected and what was found.
     """
-    for name, entry in sorted(manifest.files.items()):
-        path = folder / name
-        if path.is_symlink() or not path.is_file():
-            kind = "a link" if path.is_symlink() else "none"
-            raise ArtefactError(name, expected="a regular file", found=kind)
-        size = path.stat().st_size
-        if size != entry.size_bytes:
-            raise ArtefactError(name, expected=f"{entry.size_bytes} bytes", found=f"{size}")
-        digest, _ = _digest(path)
-        if digest != entry.sha256:
-            raise ArtefactError(name, expected=f"sha256 {entry.sha256}", found=digest)
+    for name in sorted(manifest.files):
+        verify_file(folder, manifest, name)
     revision = revision_of(
         manifest.files,
         sampling=manifest.sampling,
@@ -282,6 +257,24 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     )
     if revision != manifest.revision:
         raise ArtefactError(MANIFEST_FILE, expected=f"revision {revision}", found=manifest.revision)
+
+
+def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+    """Compare one listed file with its size and sha256.
+
+    Raises:
+        ArtefactError: names the file, what was expected and what was found.
+    """
+    path, entry = folder / name, manifest.files[name]
+    if path.is_symlink() or not path.is_file():
+        kind = "a link" if path.is_symlink() else "none"
+        raise ArtefactError(name, expected="a regular file", found=kind)
+    size = path.stat().st_size
+    if size != entry.size_bytes:
+        raise ArtefactError(name, expected=f"{entry.size_bytes} bytes", found=f"{size}")
+    digest, _ = _digest(path)
+    if digest != entry.sha256:
+        raise ArtefactError(name, expected=f"sha256 {entry.sha256}", found=digest)
 
 
 def _digest(path: Path) -> tuple[str, int]:

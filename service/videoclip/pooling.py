@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pooling = Literal["normalize_then_mean", "mean_then_normalize"]
+TemplateMean = Literal["unit", "plain"]
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -67,18 +68,23 @@ def combine_views(clip_embeddings: NDArray[np.float32], *, pooling: Pooling) -> 
     return unit(mean) if pooling == "mean_then_normalize" else mean
 
 
-def text_classifier(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One unit vector for each label: normalise, mean over templates, normalise again.
+def text_classifier(
+    embeddings: NDArray[np.float32], *, template_mean: TemplateMean = "unit"
+) -> NDArray[np.float32]:
+    """One vector for each label: normalise, mean over templates, normalise again.
 
     As in Open-VCLIP and in the CLIP paper, section 3.1.4 (prompt ensembling).
 
     Args:
         embeddings: float32 (n_labels, n_templates, D), not normalised.
+        template_mean: "plain" leaves the mean as it is, so that a label whose templates disagree
+            scores lower for every video: FitCLIP's released evaluation.
 
     Returns:
-        float32 (n_labels, D), rows of length 1.
+        float32 (n_labels, D), rows of length 1; at most 1 with "plain".
 
     Raises:
         ValueError: a vector is zero or not finite.
     """
-    return unit(unit(embeddings).mean(axis=-2))
+    mean: NDArray[np.float32] = unit(embeddings).mean(axis=-2)
+    return unit(mean) if template_mean == "unit" else mean

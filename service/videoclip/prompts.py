@@ -37,6 +37,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "a photo of the small {}.",
     ),
     "vifi-clip": ("a photo of a {}.",),
+    # The learned vectors of its second stage stand before the label, in place of words.
+    "vifi-clip-prompts": ("{}.",),
     "text4vis": ("a video of a person {}.",),
     "motion-world": ("a video of a {}.", "a {}.", "a picture of a {}."),
     "none": ("{}",),

@@ -10,10 +10,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from service.videoclip.packets import PacketIndex
+from service.videoclip.seeking import can_leave_out, reads_on
 from service.videoclip.source import OpenVideo
 
-# Up to here, reading on is cheaper than seeking.
-_READ_ON_PACKETS = 64
 # How much earlier to seek when a container lands behind its target (MPEG-TS, fragmented MP4).
 _STEPS_BACK_SECONDS = (0.0, 1.0, 4.0)
 # After a seek, how many packets may be unknown to the index before the place counts as lost.
@@ -53,9 +52,7 @@ class PacketReader:
         packet = self._go_to(first)
         decoder = self._video.decoder
         decoder.flush_buffers()
-        # In H.264 it is certain that nothing depends on such a picture. In HEVC a picture of a
-        # higher temporal layer may.
-        can_skip = decoder.name == "h264"
+        can_skip = can_leave_out(decoder.name)
         previous: int | None = None
         for number in range(first, last + 1):
             if number > first:
@@ -100,7 +97,7 @@ class PacketReader:
         return self._numbers.get((packet.pts, packet.size))
 
     def _go_to(self, first: int) -> Packet[VideoStream]:
-        if self._next is not None and self._next <= first <= self._next + _READ_ON_PACKETS:
+        if reads_on(self._next, first):
             packet = self._skip_to(first)
             if packet is not None:
                 return packet

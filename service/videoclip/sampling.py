@@ -8,50 +8,17 @@ the presentation times of its pictures.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.videoclip.errors import TimeRange
 from service.videoclip.manifest import Sampling
-
-Times = NDArray[np.float64]
+from service.videoclip.timeline import Timeline as Timeline
+from service.videoclip.timeline import Times as Times
+from service.videoclip.timeline import frames_on_screen as frames_on_screen
 
 # Rounding noise of products such as 16/30 * 7 * 30, which must not become another frame.
 _EPSILON = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Timeline:
-    """When the pictures of a video are on screen.
-
-    Attributes:
-        pts_seconds: float64 (N,), N >= 1, ascending; the first is 0.
-        end_seconds: when the last picture leaves the screen; above the last of `pts_seconds`.
-        keyframe: bool (N,), pictures that can be decoded on their own.
-    """
-
-    pts_seconds: Times
-    end_seconds: float
-    keyframe: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        """Check what the attributes promise."""
-        count = len(self.pts_seconds)
-        if count == 0 or self.keyframe.shape != (count,):
-            raise ValueError(f"timeline: {count} times, keyframe of shape {self.keyframe.shape}")
-        if self.pts_seconds[0] != 0 or np.any(np.diff(self.pts_seconds) < 0):
-            raise ValueError("timeline: times must start at 0 and ascend")
-        if not self.end_seconds > self.pts_seconds[-1]:
-            raise ValueError(
-                f"timeline: end {self.end_seconds} is not after {self.pts_seconds[-1]}"
-            )
-
-    @property
-    def frame_seconds(self) -> float:
-        """Mean time for which a picture is on screen."""
-        return self.end_seconds / len(self.pts_seconds)
 
 
 def uniform_times(start_seconds: float, end_seconds: float, *, frames: int) -> Times:
@@ -64,9 +31,50 @@ def uniform_times(start_seconds: float, end_seconds: float, *, frames: int) -> T
         ValueError: `frames` < 1, or not start < end.
     """
     _require_interval(start_seconds, end_seconds, frames=frames)
-    middles = (np.arange(frames, dtype=np.float64) + 0.5) / frames
-    return _inside(start_seconds + middles * (end_seconds - start_seconds),
+    return segment_times(start_seconds, end_seconds, shares=np.full(frames, 0.5))
+
+
+def segment_times(start_seconds: float, end_seconds: float, *, shares: Times) -> Times:
+    """One time in each of equal parts of [start, end): the training clips of ViFi-CLIP, FitCLIP
+    and Text4Vis, if `shares` are random.
+
+    Args:
+        start_seconds: where the sampled part begins.
+        end_seconds: where it ends.
+        shares: float64 (frames,), in [0, 1): where in its part each time lies.
+
+    Returns:
+        float64 (frames,), ascending, each in [start, end).
+
+    Raises:
+        ValueError: `shares` is empty, or not start < end.
+    """
+    frames = len(shares)
+    _require_interval(start_seconds, end_seconds, frames=frames)
+    places = (np.arange(frames, dtype=np.float64) + shares) / frames
+    return _inside(start_seconds + places * (end_seconds - start_seconds),
                    start_seconds, end_seconds)  # fmt: skip
+
+
+def segment_start_times(
+    start_seconds: float, end_seconds: float, *, frames: int, timeline: Timeline
+) -> Times:
+    """The first picture of each of `frames` equal parts of those that lie in [start, end).
+
+    Text4Vis's test clips as coded: of N pictures, those numbered ``int(k * N / frames)``. With
+    fewer pictures than asked, some are repeated; with none in the interval, the one before it is
+    taken.
+
+    Returns:
+        float64 (frames,), ascending; presentation times of pictures.
+    """
+    _require_interval(start_seconds, end_seconds, frames=frames)
+    pts = timeline.pts_seconds
+    inside = pts[(pts >= start_seconds) & (pts < end_seconds)]
+    if len(inside) == 0:
+        inside = pts[pts < start_seconds][-1:]
+    result: Times = inside[np.arange(frames) * len(inside) // frames]
+    return result
 
 
 def strided_times(
@@ -102,9 +110,47 @@ def strided_times(
     Raises:
         ValueError: not start < end, or another argument is not above 0.
     """
-    _require_interval(start_seconds, end_seconds, frames=frames)
     if views < 1:
         raise ValueError(f"views: {views} is below 1")
+    return strided_times_at(
+        start_seconds,
+        end_seconds,
+        frames=frames,
+        stride_seconds=stride_seconds,
+        positions=np.arange(views, dtype=np.float64) / views,
+        frame_seconds=frame_seconds,
+    )
+
+
+def strided_times_at(
+    start_seconds: float,
+    end_seconds: float,
+    *,
+    frames: int,
+    stride_seconds: float,
+    positions: Times,
+    frame_seconds: float,
+    exact: bool = False,
+) -> Times:
+    """Clips as `strided_times` makes them, beginning at chosen `positions`.
+
+    Args:
+        start_seconds: where the sampled part begins.
+        end_seconds: where it ends.
+        frames: pictures in a clip.
+        stride_seconds: nominal distance of two pictures.
+        positions: float64 (views,), in [0, 1]: shares of the slack, which is what a clip leaves
+            over of [start, end). One random number is Open-VCLIP's training clip.
+        frame_seconds: time for which one picture is on screen.
+        exact: pictures `stride_seconds` apart, all of them, as the paper says; not as coded.
+
+    Returns:
+        float64 (views, frames), rows ascending, in [start, end).
+
+    Raises:
+        ValueError: not start < end, or another argument is not above 0.
+    """
+    _require_interval(start_seconds, end_seconds, frames=frames)
     if not (math.isfinite(stride_seconds) and stride_seconds > 0):
         raise ValueError(f"stride_seconds: {stride_seconds} is not above 0")
     if not (math.isfinite(frame_seconds) and frame_seconds > 0):
@@ -114,8 +160,11 @@ def strided_times(
     window = math.ceil(stride_seconds * (frames - 1) * fps - _EPSILON)
     slack = max(total - window, 0)
     span = max(stride_seconds * frames * fps - 1.0, 0.0)
-    steps = np.floor(np.linspace(0.0, span, frames) + _EPSILON)
-    first = np.floor(slack * np.arange(views, dtype=np.float64) / views + _EPSILON)
+    places = np.linspace(0.0, span, frames)
+    if exact:
+        places = stride_seconds * fps * np.arange(frames, dtype=np.float64)
+    steps = np.floor(places + _EPSILON)
+    first = np.floor(slack * positions + _EPSILON)
     # One picture more than the window is decoded, so its last index is `window` itself.
     indices = first[:, None] + np.minimum(steps, window)[None, :]
     indices = np.minimum(indices, total - 1)
@@ -144,24 +193,6 @@ def keyframe_times(
     return result
 
 
-def frames_on_screen(times: Times, pts: Times) -> NDArray[np.int64]:
-    """The picture that is on screen at each time: the last one with ``pts <= time``.
-
-    A time before the first picture gets the first.
-
-    Args:
-        times: float64, any shape.
-        pts: float64 (N,), N >= 1, ascending.
-
-    Returns:
-        int64 indices into `pts`, shaped like `times`.
-    """
-    if len(pts) == 0:
-        raise ValueError("pts: there is no picture")
-    indices = np.searchsorted(pts, times, side="right") - 1
-    return np.maximum(indices, 0).astype(np.int64)
-
-
 def plan(
     sampling: Sampling,
     timeline: Timeline,
@@ -187,6 +218,8 @@ def plan(
     begin, stop = _range(timeline, start=start, end=end)
     if sampling.mode == "uniform":
         return uniform_times(begin, stop, frames=sampling.frames)[None, :]
+    if sampling.mode == "segment_starts":
+        return segment_start_times(begin, stop, frames=sampling.frames, timeline=timeline)[None, :]
     if sampling.mode == "strided":
         assert sampling.stride_seconds is not None  # noqa: S101 - checked by Sampling
         return strided_times(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from service.videoclip.errors import (
 FORMATS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf")
 #: Opened only to be able to say that there is no video in them.
 SOUND_FORMATS = ("flac", "mp3", "wav")
+#: Demuxers and decoders of still pictures, for whoever asks for one; never for videos.
+PICTURE_FORMATS = ("jpeg_pipe", "png_pipe", "webp_pipe")
+PICTURE_CODECS = ("mjpeg", "png", "webp")
 #: Decoders by libavcodec's names.
 CODECS = (
     "h264",
@@ -54,6 +59,10 @@ CODECS = (
     "vc1",
 )
 
+#: A file by its path, or a descriptor of it that is open for reading and stays open. A process
+#: that was given a descriptor needs no right to open files.
+VideoFile = Path | int
+
 # Sound is never decoded; libavformat wants to look at it while it opens a file.
 _SOUND_CODECS = ("aac", "mp3", "mp3float", "opus", "vorbis", "flac", "ac3", "pcm_s16le")
 
@@ -66,11 +75,24 @@ class Limits:
         max_pixels: of one picture as stored; the default admits 4096 x 2304.
         max_duration_seconds: from the first to the last picture.
         max_frames: pictures in the file, used or not.
+        picture: the file is one still picture, not a video: JPEG, PNG or WebP. It is then a video
+            of one frame; nothing else about it differs.
     """
 
     max_pixels: int = 4096 * 2304
     max_duration_seconds: float = 2 * 3600.0
     max_frames: int = 500_000
+    picture: bool = False
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Demuxers that may open the file."""
+        return PICTURE_FORMATS if self.picture else FORMATS
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """Decoders that may decode it."""
+        return PICTURE_CODECS if self.picture else CODECS
 
 
 @dataclass(frozen=True)
@@ -101,11 +123,11 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: Path, *, limits: Limits, threads: int = 1) -> Iterator[OpenVideo]:
-    """Open the file at `path` for decoding its best video stream.
+def open_video(file: VideoFile, *, limits: Limits, threads: int = 1) -> Iterator[OpenVideo]:
+    """Open `file` for decoding its best video stream.
 
     Args:
-        path: a file; never taken for a URL, whatever its name is.
+        file: read from its beginning; a name is never taken for a URL, whatever it looks like.
         limits: `max_pixels` is enforced here, also for pictures that turn out larger than the
             header says.
         threads: of the decoder; 0 lets it choose.
@@ -117,22 +139,19 @@ def open_video(path: Path, *, limits: Limits, threads: int = 1) -> Iterator[Open
         PictureTooLarge: the header announces more than `limits.max_pixels`.
         OSError: the file cannot be read at all.
     """
-    with path.open("rb") as file:
-        if not file.read(1):
-            raise UnsupportedContainer("the file is empty", actual=0)
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": ",".join(FORMATS + SOUND_FORMATS),
+    url, options = _location(file)
+    options |= {
+        "format_whitelist": ",".join(limits.formats + SOUND_FORMATS),
         # These two reach the decoders that libavformat itself opens to learn about the streams;
         # our own decoder gets them below.
-        "codec_whitelist": ",".join(CODECS + _SOUND_CODECS),
+        "codec_whitelist": ",".join(limits.codecs + _SOUND_CODECS),
         "max_pixels": str(limits.max_pixels),
     }
     try:
-        container = av.open(
-            f"file:{path.absolute()}", mode="r", options=options, metadata_errors="replace"
-        )
+        container = av.open(url, mode="r", options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError, IndexError) as error:
+        if limits.picture:
+            raise UnsupportedContainer("the data is not a JPEG, PNG or WebP picture") from error
         raise UnsupportedContainer(
             "the data is not a video file of an accepted container (MP4, MOV, Matroska, WebM, "
             "AVI, MPEG, FLV, Ogg, ASF), or its header is damaged"
@@ -146,6 +165,22 @@ def open_video(path: Path, *, limits: Limits, threads: int = 1) -> Iterator[Open
             decoder=decoder,
             time_base=stream.time_base or Fraction(1, av.time_base),
         )
+
+
+def _location(file: VideoFile) -> tuple[str, dict[str, str]]:
+    """What libavformat calls `file`, and options that allow it this one way to it."""
+    if isinstance(file, int):
+        found = os.fstat(file)
+        if stat.S_ISREG(found.st_mode):
+            os.lseek(file, 0, os.SEEK_SET)
+        url, options = "fd:", {"fd": str(file), "protocol_whitelist": "fd"}
+    else:
+        with file.open("rb") as opened:
+            found = os.fstat(opened.fileno())
+        url, options = f"file:{file.absolute()}", {"protocol_whitelist": "file"}
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        raise UnsupportedContainer("the file is empty", actual=0)
+    return url, options
 
 
 def _moving_pictures(container: InputContainer) -> VideoStream:
@@ -174,7 +209,7 @@ def _prepare_decoder(stream: VideoStream, *, limits: Limits, threads: int) -> Vi
     decoder: VideoCodecContext | None = stream.codec_context
     if decoder is None:
         raise UnsupportedCodec("the video stream has a codec that is not known")
-    if decoder.name not in CODECS:
+    if decoder.name not in limits.codecs:
         raise UnsupportedCodec(
             f"the video codec {decoder.name} is not accepted", actual=decoder.name
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 MAX_LINES = 300
+MAX_TEST_LINES = 500  # a test file mirrors its module and carries the plain form it is held to
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 PYTHON_FOLDERS = ("service", "training", "tests", "constraints")
 
@@ -22,12 +23,13 @@ def relative(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
 
 
-def test_no_file_is_longer_than_300_lines() -> None:
-    """A longer file holds a second noun."""
+def test_no_file_is_longer_than_it_may_be() -> None:
+    """A longer file holds a second noun: 300 lines, and 500 of tests."""
     long = {
         relative(path): lines
         for path in python_files(*PYTHON_FOLDERS)
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+        if (lines := len(path.read_text(encoding="utf-8").splitlines()))
+        > (MAX_TEST_LINES if relative(path).startswith("tests/") else MAX_LINES)
     }
     assert long == {}
 

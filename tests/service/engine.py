@@ -41,6 +41,8 @@ async def running(
     slot_bytes: int = 1 << 20,
     redis_url: str | None = None,
     max_segments: int = 2000,
+    resident: int = 2,
+    slot_count: int = 2,
     **artefact: Any,
 ) -> AsyncIterator[Engine]:
     """A tagger on a small artefact; afterwards nothing of it is left."""
@@ -50,8 +52,8 @@ async def running(
     store = ArtefactStore(root)
     manifest = store.active()
     folder = store.folder(manifest.name, manifest.revision)
-    slots = FrameSlots(2, slot_bytes=slot_bytes)
-    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1)
+    slots = FrameSlots(slot_count, slot_bytes=slot_bytes)
+    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1, resident=resident)
     decoder = DecodePool(slots, workers=2, limits=Limits(), timeout_seconds=30)
     cache = TextCache(redis_url=redis_url)
     tokenizer = Tokenizer(folder / "tokenizer.json", manifest.context_length)

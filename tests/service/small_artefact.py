@@ -5,6 +5,7 @@ Small enough to be restated in numpy, so that tests can compare answers and not 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def publish(
     context_length: int = 32,
     default_clip_weight: float = 0.5,
     pooling: Pooling = "normalize_then_mean",
+    architecture: dict[str, Any] | None = None,
     activate: bool = True,
+    video_graph: bytes | None = None,
 ) -> Manifest:
     """Write an artefact below `root` and return its manifest."""
     clip = clip or weights(1)
@@ -68,7 +71,7 @@ def publish(
         tuned = {**tuned, **shared}
     folder = root / name / "unpublished"
     folder.mkdir(parents=True)
-    (folder / "video_encoder.onnx").write_bytes(_video_graph())
+    (folder / "video_encoder.onnx").write_bytes(video_graph or _video_graph())
     (folder / "text_encoder.onnx").write_bytes(_text_graph())
     save_file(clip, folder / "weights_clip.safetensors")
     save_file(tuned, folder / "weights_tuned.safetensors")
@@ -83,7 +86,7 @@ def publish(
         ),
         created_at="2026-01-01T00:00:00Z",
         recipe="none",
-        architecture={},
+        architecture=architecture or {},
         embedding_size=DIMENSION,
         frames_per_clip=FRAMES,
         sampling=sampling,
@@ -126,9 +129,20 @@ def expected_text(ids: npt.NDArray[np.int64], arrays: Arrays) -> npt.NDArray[np.
     return result
 
 
-def _video_graph() -> bytes:
+def fragile_video_graph() -> bytes:
+    """A video graph that gives NaN for clips darker than black nearly is, and only for those."""
+    darkest = helper.make_tensor("darkest", TensorProto.FLOAT, [1], [1.2])
     nodes = [
-        helper.make_node("ReduceMean", ["frames", "axes"], ["colour"], keepdims=0),
+        helper.make_node("ReduceMean", ["frames", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Add", ["mean", "darkest"], ["light"]),
+        helper.make_node("Sqrt", ["light"], ["colour"]),
+    ]
+    return _video_graph(nodes, [darkest])
+
+
+def _video_graph(first: Sequence[Any] = (), constants: Sequence[Any] = ()) -> bytes:
+    nodes = [
+        *(first or [helper.make_node("ReduceMean", ["frames", "axes"], ["colour"], keepdims=0)]),
         helper.make_node("MatMul", ["colour", "visual.proj"], ["product"]),
         helper.make_node("Add", ["product", "visual.bias"], ["frame_embeddings"]),
     ]
@@ -139,6 +153,7 @@ def _video_graph() -> bytes:
         outputs=[("frame_embeddings", TensorProto.FLOAT, ["clips", FRAMES, DIMENSION])],
         initializers=[
             axes,
+            *constants,
             _external("visual.proj", (3, DIMENSION)),
             _external("visual.bias", (DIMENSION,)),
         ],

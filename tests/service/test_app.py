@@ -1,112 +1,27 @@
 """The application in one process: what its parts raise, and what clients see of it."""
 
 import asyncio
+import errno
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 
-from service.app import create_app
 from service.deadline import DeadlineExceededError
-from service.encode.process import StaleWeightsError
-from service.encode.space import EmbeddingSpace
+from service.decode.crew import NotRunningError
+from service.encode.residents import StaleWeightsError
 from service.encode.supervision import EncoderError, EncoderUnavailableError
 from service.index.video_index import (
     IndexSetupError,
     IndexUnavailableError,
-    SpaceContent,
-    VideoIndex,
 )
-from service.settings import Settings
-from service.tagger import Tagger
 from service.videoclip.errors import NoFrames, VideoTooLong
-from tests.service.small_artefact import publish
+from tests.service.app_in_process import ScriptedIndex, running_app
 
 pytestmark = pytest.mark.anyio
-
-
-class _Tagger:
-    """Fails as it is told to."""
-
-    def __init__(self, store: Path, error: Exception | None = None) -> None:
-        self.manifest = publish(store)
-        self.space = EmbeddingSpace(self.manifest.name, self.manifest.revision, 0.5)
-        self.error = error
-        self.began = asyncio.Event()
-        self.ended = asyncio.Event()
-
-    async def set_clip_weight(self, clip_weight: float) -> EmbeddingSpace:
-        """Serve it."""
-        self.space = replace(self.space, clip_weight=clip_weight)
-        return self.space
-
-    async def classify(self, *_: object, **__: object) -> Any:
-        """Raise the error; without one, work until cancelled."""
-        if self.error is not None:
-            raise self.error
-        self.began.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.ended.set()
-
-
-class _Index:
-    """Empty, or away."""
-
-    def __init__(self, *, setup: Exception | None = None, away: bool = False) -> None:
-        self.setup = setup
-        self.away = away
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def start(self) -> None:
-        """Fail, or wait for the gate."""
-        if self.setup is not None:
-            raise self.setup
-        await self.gate.wait()
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    async def ping(self) -> None:
-        """Answer, unless away."""
-        if self.away:
-            raise IndexUnavailableError
-
-    async def spaces(self, *, max_age_seconds: float = 0.0) -> Sequence[SpaceContent]:  # noqa: ARG002
-        """Nothing, unless away."""
-        await self.ping()
-        return []
-
-
-@asynccontextmanager
-async def _running(
-    folder: Path,
-    *,
-    error: Exception | None = None,
-    index: _Index | None = None,
-    ready: bool = True,
-    **settings: Any,
-) -> AsyncIterator[tuple[httpx.AsyncClient, FastAPI, _Tagger]]:
-    tagger = _Tagger(folder / "store", error)
-    chosen = Settings(data_dir=folder / "data", model_store=folder / "store", **settings)
-    app = create_app(chosen, tagger=cast(Tagger, tagger), index=cast(VideoIndex, index or _Index()))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://vtag") as client,
-    ):
-        if ready:
-            await app.state.progress.finished.wait()
-        yield client, app, tagger
 
 
 @pytest.fixture
@@ -130,6 +45,9 @@ def _form() -> dict[str, Any]:
         (StaleWeightsError("x"), 503, "encoder_unavailable"),
         (DeadlineExceededError("x"), 504, "deadline_exceeded"),
         (IndexUnavailableError(), 503, "index_unavailable"),
+        (NotRunningError("x"), 503, "draining"),
+        (OSError(errno.EMFILE, "Too many open files: /secret"), 503, "saturated"),
+        (OSError(errno.EACCES, "Permission denied: /secret"), 500, "internal_error"),
         (RuntimeError("/home/me/secret: 0xdeadbeef"), 500, "internal_error"),
     ],
 )
@@ -137,7 +55,7 @@ async def test_what_parts_raise_becomes_a_problem(
     folder: Path, error: Exception, status: int, code: str
 ) -> None:
     """Each kind of failure has its status; words of libraries stay in the log."""
-    async with _running(folder, error=error) as (client, _, __):
+    async with running_app(folder, error=error) as (client, _, __):
         answer = await client.post("/classify", **_form())
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
@@ -150,32 +68,38 @@ async def test_what_parts_raise_becomes_a_problem(
 
 async def test_until_everything_runs_the_answer_is_503(folder: Path) -> None:
     """Live at once; ready when the last component is; work is refused with a hint meanwhile."""
-    index = _Index()
+    index = ScriptedIndex()
     index.gate.clear()
-    async with _running(folder, index=index, ready=False) as (client, app, _):
-        await asyncio.sleep(0.05)
+    async with running_app(folder, index=index, ready=False) as (client, app, _):
+        async with asyncio.timeout(60):
+            while not (await client.get("/readyz")).json()["components"]:
+                await asyncio.sleep(0.01)
         assert (await client.get("/healthz")).status_code == 200
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["components"]) == (503, {"index": "starting"})
+        started = await client.get("/startupz")
+        assert (started.status_code, started.json()["code"]) == (503, "not_ready")
         refused = await client.post("/classify", **_form())
         assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
         assert refused.headers["retry-after"]
         index.gate.set()
         await app.state.progress.finished.wait()
         assert (await client.get("/readyz")).status_code == 200
+        assert (await client.get("/startupz")).json() == {"status": "started"}
 
 
 async def test_a_failed_start_is_told_and_undone(folder: Path) -> None:
     """The reason is kept for the launcher, and the service never gets ready."""
-    index = _Index(setup=IndexSetupError("VTAG_DATABASE_URL: no"))
-    async with _running(folder, index=index) as (client, app, _):
+    index = ScriptedIndex(setup=IndexSetupError("VTAG_DATABASE_URL: no"))
+    async with running_app(folder, index=index) as (client, app, _):
         assert app.state.progress.failure == "VTAG_DATABASE_URL: no"
+        assert (await client.get("/startupz")).status_code == 503
         assert (await client.get("/readyz")).status_code == 503
 
 
 async def test_an_index_that_is_away_makes_the_service_unready(folder: Path) -> None:
     """Readiness names it, liveness and metrics stay, and searches are told to come back."""
-    async with _running(folder, index=_Index(away=True)) as (client, _, __):
+    async with running_app(folder, index=ScriptedIndex(away=True)) as (client, _, __):
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["components"]["index"]) == (503, "down")
         assert (await client.get("/healthz")).status_code == 200
@@ -186,7 +110,7 @@ async def test_an_index_that_is_away_makes_the_service_unready(folder: Path) -> 
 
 async def test_lambda_works_while_the_index_is_away(folder: Path) -> None:
     """What it could tell about the index is null; reading and changing lambda go on."""
-    async with _running(folder, index=_Index(away=True)) as (client, _, __):
+    async with running_app(folder, index=ScriptedIndex(away=True)) as (client, _, __):
         changed = await client.put("/lambda", json={"lambda": 0.25})
         assert changed.status_code == 200
         assert changed.json()["warnings"] == []
@@ -197,7 +121,7 @@ async def test_lambda_works_while_the_index_is_away(folder: Path) -> None:
 
 async def test_a_lambda_that_cannot_be_kept_is_served_with_a_warning(folder: Path) -> None:
     """The change is real, so it is no error; that a restart forgets it is said."""
-    async with _running(folder) as (client, _, __):
+    async with running_app(folder) as (client, _, __):
         (folder / "data" / ".lambda.json.new").mkdir()
         changed = await client.put("/lambda", json={"lambda": 0.25})
         assert (changed.status_code, changed.json()["lambda"]) == (200, 0.25)
@@ -214,7 +138,7 @@ async def test_bodies_of_json_are_let_in_as_uploads_are(folder: Path) -> None:
         await go_on.wait()
         yield b"0.5}"
 
-    async with _running(folder, max_uploads=1) as (client, _, __):
+    async with running_app(folder, max_uploads=1) as (client, _, __):
         json = {"content-type": "application/json"}
         slow = asyncio.create_task(client.put("/lambda", content=slowly(), headers=json))
         await first.wait()
@@ -228,19 +152,20 @@ async def test_bodies_of_json_are_let_in_as_uploads_are(folder: Path) -> None:
 
 
 async def test_bodies_without_a_video_are_small(folder: Path) -> None:
-    """Search and lambda take one MiB of JSON; only what may hold videos takes more."""
+    """Collections and lambda take one MiB of JSON; only what may hold videos takes more."""
     large = {"query": "a" * 2**20}
-    async with _running(folder) as (client, _, __):
-        for method, path in (("POST", "/search"), ("PUT", "/lambda")):
+    async with running_app(folder) as (client, _, __):
+        for method, path in (("POST", "/collections"), ("PUT", "/lambda")):
             refused = await client.request(method, path, json=large)
             assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
             assert refused.json()["limit"] == 2**20
-        assert (await client.post("/embeddings", json=large)).status_code == 422
+        for path in ("/embeddings", "/search"):
+            assert (await client.post(path, json=large)).status_code == 422
 
 
 async def test_a_damaged_artefact_does_not_hide_the_others(folder: Path) -> None:
     """It is listed as broken with the reason; what is said of the served one is measured."""
-    async with _running(folder) as (client, _, tagger):
+    async with running_app(folder) as (client, _, tagger):
         broken = folder / "store" / "another" / "0123456789ab"
         broken.mkdir(parents=True)
         answer = await client.get("/models")
@@ -253,17 +178,22 @@ async def test_a_damaged_artefact_does_not_hide_the_others(folder: Path) -> None
 
 
 async def test_draining_refuses_work_and_readiness(folder: Path) -> None:
-    """After the first signal load balancers look elsewhere."""
-    async with _running(folder) as (client, app, _):
+    """Load balancers look elsewhere first; nothing is refused until they had time to."""
+    async with running_app(folder, error=NoFrames("x")) as (client, app, _):
         app.state.service.drain()
-        assert (await client.get("/readyz")).json()["components"]["intake"] == "draining"
+        readiness = await client.get("/readyz")
+        assert readiness.status_code == 503
+        assert readiness.json()["components"]["intake"] == "draining"
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.post("/classify", **_form())).json()["code"] == "no_frames"
+        app.state.service.close()
         answer = await client.post("/classify", **_form())
         assert (answer.status_code, answer.json()["code"]) == (503, "draining")
 
 
 async def test_a_deadline_ends_the_work(folder: Path) -> None:
     """timeout_s bounds a request; what ran for it is cancelled before the answer is given."""
-    async with _running(folder) as (client, _, tagger):
+    async with running_app(folder) as (client, _, tagger):
         form = _form()
         form["data"]["timeout_s"] = "0.05"
         answer = await client.post("/classify", **form)
@@ -271,12 +201,43 @@ async def test_a_deadline_ends_the_work(folder: Path) -> None:
         assert tagger.ended.is_set()
 
 
+@pytest.mark.parametrize(
+    ("setting", "fields", "headers", "words", "param", "limit"),
+    [
+        (0.05, {}, {}, "VTAG_REQUEST_TIMEOUT_SECONDS", None, 0.05),
+        (0.05, {"timeout_s": "9"}, {"Prefer": "wait=9"}, "VTAG_REQUEST_TIMEOUT", None, 0.05),
+        (60.0, {"timeout_s": "0.05"}, {"Prefer": "wait=9"}, "timeout_s", "timeout_s", 0.05),
+        (60.0, {"timeout_s": "50"}, {"Prefer": "wait=1"}, "Prefer: wait", "Prefer", 1.0),
+    ],
+)
+async def test_what_limited_the_time_is_named(
+    folder: Path,
+    setting: float,
+    fields: dict[str, str],
+    headers: dict[str, str],
+    words: str,
+    param: str | None,
+    limit: float,
+) -> None:
+    """The least of the three that may say how long, so that its owner knows what to change."""
+    async with running_app(folder, request_timeout_seconds=setting) as (client, _, __):
+        form = _form()
+        form["data"] |= fields
+        answer = await client.post("/classify", **form, headers=headers)
+        body = answer.json()
+        assert (answer.status_code, body["code"]) == (504, "deadline_exceeded")
+        assert words in body["detail"]
+        assert (body.get("param"), body["limit"]) == (param, limit)
+        metrics = (await client.get("/metrics")).text
+        assert 'vtag_problems_total{code="deadline_exceeded"} 1.0' in metrics
+
+
 async def test_requests_are_logged_by_template_with_their_id(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line per request; neither the path's variable part nor labels appear."""
     caplog.set_level(logging.INFO, logger="vtag.http")
-    async with _running(folder, error=NoFrames("x")) as (client, _, __):
+    async with running_app(folder, error=NoFrames("x")) as (client, _, __):
         await client.post("/classify", **_form())
         await client.get("/nothing-of-ours")
     lines = [record.getMessage() for record in caplog.records if record.name == "vtag.http"]

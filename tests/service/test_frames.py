@@ -1,12 +1,13 @@
 """Slots of shared memory: bounded, lent in turn, given back clean."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.frames import ClipsTooLargeError, FrameSlots, map_slot
+from service.frames import ClipsTooLargeError, FrameSlots, Slot, Window, map_slot
 
 SHAPE = (2, 3, 16, 16, 3)
 
@@ -111,3 +112,35 @@ def test_senseless_sizes_are_refused(count: int, size: int) -> None:
     """The error shows the values."""
     with pytest.raises(ValueError, match=f"count={count}, slot_bytes={size}"):
         FrameSlots(count, slot_bytes=size)
+
+
+@pytest.mark.anyio
+async def test_a_window_moves_its_pixels_into_a_slot() -> None:
+    """Also more than is copied at once; afterwards it is blank and takes no memory."""
+    slots = FrameSlots(2, slot_bytes=9_000_000)
+    window = Window(slots.slot_bytes)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1000, 1000, 3), dtype=np.uint8)
+    async with slots.lease((10,)), slots.lease(pixels.shape) as slot:
+        map_slot(window.descriptor, slot=Slot(0, pixels.shape))[...] = pixels
+        await window.move(slot, to=slots)
+        assert np.array_equal(map_slot(slots.descriptor, slot=slot), pixels)
+        assert window.resident_bytes >= pixels.size
+        window.clear()
+        assert window.resident_bytes == 0
+        assert np.array_equal(map_slot(slots.descriptor, slot=slot), pixels)
+    slots.close()
+    window.close()
+    window.close()
+
+
+@pytest.mark.anyio
+async def test_a_window_that_was_cut_short_is_an_error_and_not_a_crash() -> None:
+    """Its child could have shortened it: reading a mapping of it would end this process."""
+    slots = FrameSlots(1, slot_bytes=100_000)
+    window = Window(slots.slot_bytes)
+    os.ftruncate(window.descriptor, 5000)
+    async with slots.lease((10_000,)) as slot:
+        with pytest.raises(ValueError, match="the window ends before the 10000 bytes"):
+            await window.move(slot, to=slots)
+    window.close()
+    slots.close()

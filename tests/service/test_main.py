@@ -49,6 +49,7 @@ def test_an_address_that_is_not_ours_is_one_line(
 ) -> None:
     """No name, or another machine's address: the setting is named."""
     monkeypatch.setenv("VTAG_HOST", host)
+    monkeypatch.setenv("VTAG_ALLOW_OPEN", "true")
     assert main([]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert said in line

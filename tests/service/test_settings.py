@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, help_text, load, variables
+from service.api_keys import new_key
+from service.settings import Settings, SettingsError, load, variables
+from service.settings_help import help_text
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +93,28 @@ def test_help_names_every_setting_with_its_default() -> None:
     text = help_text()
     for name in Settings.model_fields:
         assert f"{' or '.join(variables(name))} = " in text
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "vtag.example.org"])  # noqa: S104
+def test_a_service_is_not_open_to_strangers_by_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
+) -> None:
+    """Beyond loopback it wants keys, or to be told that something else asks for them."""
+    monkeypatch.setenv("VTAG_HOST", host)
+    monkeypatch.setenv("VTAG_URL_HOSTS", "https://x")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert len(caught.value.lines) == 2, "together with every other mistake"
+    [line] = [line for line in caught.value.lines if line.startswith("VTAG_ALLOW_OPEN: ")]
+    assert "VTAG_API_KEYS_FILE" in line
+    monkeypatch.delenv("VTAG_URL_HOSTS")
+    monkeypatch.setenv("VTAG_ALLOW_OPEN", "true")
+    assert load().host == host
+    monkeypatch.delenv("VTAG_ALLOW_OPEN")
+    keys = tmp_path / "keys.toml"
+    keys.write_text(new_key("a")[1])
+    monkeypatch.setenv("VTAG_API_KEYS_FILE", str(keys))
+    assert load().api_keys_file == keys
+    keys.write_text("[keys]")
+    with pytest.raises(SettingsError, match="VTAG_API_KEYS_FILE: cannot be used"):
+        load()

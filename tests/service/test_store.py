@@ -104,3 +104,64 @@ def test_an_empty_store_lists_nothing(tmp_path: Path) -> None:
     """Nor does one that does not exist."""
     assert ArtefactStore(tmp_path).list() == []
     assert ArtefactStore(tmp_path / "none").list() == []
+
+
+def test_activating_remembers_what_was_before(tmp_path: Path) -> None:
+    """One step on the disk: the new name, and the old one to go back to; readable for others."""
+    first = publish(tmp_path)
+    second = publish(tmp_path, name="another", clip=weights(5), activate=False)
+    store = ArtefactStore(tmp_path)
+    store.set_active("another", second.revision)
+    assert store.active() == second
+    content = json.loads((tmp_path / "active.json").read_text())
+    assert content["previous"] == {"name": "small", "revision": first.revision}
+    store.set_active("another", second.revision)
+    assert json.loads((tmp_path / "active.json").read_text()) == content
+    assert (tmp_path / "active.json").stat().st_mode & 0o777 == 0o644
+    (tmp_path / "active.json").write_text("{")
+    store.set_active("small", first.revision)
+    assert store.active() == first
+
+
+def test_every_change_changes_the_signature(tmp_path: Path) -> None:
+    """Names, sizes and contents written anew; looking changes nothing."""
+    manifest = publish(tmp_path)
+    store = ArtefactStore(tmp_path)
+    folder = tmp_path / "small" / manifest.revision
+    weights_file = folder / "weights_clip.safetensors"
+
+    def truncate() -> None:
+        weights_file.write_bytes(weights_file.read_bytes()[:-1])
+
+    def replace() -> None:
+        beside = folder / "beside"
+        beside.write_bytes(weights_file.read_bytes())
+        beside.replace(weights_file)
+
+    def add() -> None:
+        publish(tmp_path, name="another", clip=weights(5), activate=False)
+
+    def activate() -> None:
+        (tmp_path / "active.json").write_text("{}")
+
+    def remove() -> None:
+        (tmp_path / "active.json").unlink()
+
+    seen = [store.signature()]
+    for change in (truncate, replace, add, activate, remove):
+        assert store.signature() == seen[-1]
+        change()
+        seen.append(store.signature())
+        assert seen[-1] not in seen[:-1], change
+    assert ArtefactStore(tmp_path / "none").signature().artefacts == {}
+
+
+def test_what_was_cut_is_found_without_reading_it(tmp_path: Path) -> None:
+    """The size of every file is compared with the manifest's."""
+    manifest = publish(tmp_path)
+    path = tmp_path / "small" / manifest.revision / "text_encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    found = ArtefactStore(tmp_path).look("small", manifest.revision)
+    size = path.stat().st_size
+    where = f"small/{manifest.revision}/text_encoder.onnx"
+    assert found.fault == f"{where}: expected {size + 1} bytes, found {size}"

@@ -1,5 +1,6 @@
 """The one path, with a real decoder, a real encoder and a small artefact."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ async def test_scores_are_those_of_the_parts(tmp_path: Path, video: Path) -> Non
     """Embedding and text vectors asked separately give the cosines of the answer."""
     async with running(tmp_path, pooling="mean_then_normalize") as engine:
         answer = await engine.tagger.classify(video, labels=LABELS, scores="cosine")
-        vector = (await engine.tagger.embed_video(video)).vector
+        vector = (await engine.tagger.videos.embed_video(video)).vector
         texts = await engine.tagger.embed_texts([label.text[0] for label in LABELS])
         expected = dict(zip((q.text[0] for q in LABELS), texts.vectors @ vector, strict=True))
         for tag in answer.tags:
@@ -84,22 +85,56 @@ async def test_lambda_changes_answers_without_a_restart(tmp_path: Path, video: P
         assert np.allclose(first.embedding, third.embedding)
         assert second.text_cache_hits == 3
         with pytest.raises(OptionError) as caught:
-            await engine.tagger.classify(video, labels=LABELS, clip_weight=0.9)
-        assert caught.value.code == "lambda_not_resident"
-        with pytest.raises(OptionError) as caught:
             await engine.tagger.set_clip_weight(1.5)
         assert caught.value.code == "invalid_clip_weight"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("text_tower_tuned", [False, True])
+async def test_a_request_names_its_lambda_beside_the_served_one(
+    tmp_path: Path, video: Path, text_tower_tuned: bool
+) -> None:
+    """Built for it, named in its answer, equal to what it gives when served; others see nothing."""
+    async with running(tmp_path, text_tower_tuned=text_tower_tuned) as engine:
+        ask = engine.tagger.classify
+        served = await ask(video, labels=LABELS)
+        named = await ask(video, labels=LABELS, clip_weight=0.900001)
+        again, mixed = await asyncio.gather(
+            ask(video, labels=LABELS), ask(video, labels=LABELS, clip_weight=0.9)
+        )
+        assert (served.space.clip_weight, named.space.clip_weight) == (0.5, 0.9)
+        assert again.tags == served.tags
+        assert mixed.tags == named.tags
+        assert engine.tagger.space == served.space
+        assert engine.tagger.resident_clip_weights == (0.5, 0.9)
+        texts = await engine.tagger.embed_texts(["a dog"], clip_weight=0.9)
+        assert texts.space == named.space
+        await engine.tagger.set_clip_weight(0.9)
+        assert (await ask(video, labels=LABELS)).tags == named.tags
+
+
+@pytest.mark.anyio
+async def test_where_one_lambda_may_be_resident_no_other_can_be_named(
+    tmp_path: Path, video: Path
+) -> None:
+    """The error names the served one; a text tower that no λ changes needs no weights at it."""
+    async with running(tmp_path, resident=1) as engine:
+        with pytest.raises(OptionError) as caught:
+            await engine.tagger.classify(video, labels=LABELS, clip_weight=0.9)
+        assert (caught.value.code, caught.value.limit) == ("lambda_not_resident", 0.5)
+        texts = await engine.tagger.embed_texts(["a dog"], clip_weight=0.9)
+        assert texts.space.clip_weight == 0.9
 
 
 @pytest.mark.anyio
 async def test_segments_cover_the_video_in_one_space(tmp_path: Path, video: Path) -> None:
     """Windows in order, unit vectors, also when they need several slots one after the other."""
     async with running(tmp_path, slot_bytes=2 * CLIP_BYTES) as engine:
-        found = await engine.tagger.embed_segments(video, segment_seconds=0.25)
+        found = await engine.tagger.videos.embed_segments(video, segment_seconds=0.25)
         assert [s.start for s in found.segments] == pytest.approx([n / 4 for n in range(8)])
         assert found.segments[-1].end == pytest.approx(found.info.duration_seconds)
         assert all(abs(np.linalg.norm(s.vector) - 1) < 1e-5 for s in found.segments)
-        part = await engine.tagger.embed_segments(video, segment_seconds=0.25, start=1.0)
+        part = await engine.tagger.videos.embed_segments(video, segment_seconds=0.25, start=1.0)
         assert np.allclose(part.segments[0].vector, found.segments[4].vector, atol=1e-5)
 
 
@@ -159,7 +194,7 @@ async def test_requests_that_cannot_be_are_refused_before_any_work(
                 await tagger.classify(video, labels=LABELS, sampling=sampling)
             assert caught.value.code == "invalid_sampling"
         with pytest.raises(VideoTooLong):
-            await tagger.embed_segments(video, segment_seconds=0.1)
+            await tagger.videos.embed_segments(video, segment_seconds=0.1)
 
 
 @pytest.mark.anyio

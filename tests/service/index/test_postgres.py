@@ -6,7 +6,6 @@ import asyncpg
 import numpy as np
 import pytest
 
-from service.index.nearest import create_index
 from service.index.postgres import PostgresIndex
 from service.index.video_index import (
     IndexSetupError,
@@ -16,6 +15,7 @@ from service.index.video_index import (
     Vector,
     VersionMismatchError,
 )
+from service.index.wish import Wish
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ async def _search(index: PostgresIndex, query: Vector, *, space: Space = SPACE, 
     wish: dict[str, object] = {
         "top_k": 10, "group_by": "video", "per_video": 3, "min_cosine": -1.0, **options
     }  # fmt: skip
-    return await index.search(query, space=space, **wish)  # type: ignore[arg-type]
+    return await index.search(query, space=space, wish=Wish(**wish))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("exact_segments", [10_000, 0])
@@ -123,31 +123,19 @@ async def test_search_equals_brute_force(postgres: str, exact_segments: int) -> 
         await index.close()
 
 
-async def test_the_graph_index_is_used_by_the_planner(postgres: str) -> None:
-    """The statement of the large case matches the partial expression index of its space."""
-    index = PostgresIndex(postgres)
-    await index.start()
-    await index.add(_video("a"), space=SPACE, segments=_segments(_unit(1)))
-    await index.close()
-    connection = await asyncpg.connect(postgres, server_settings={"search_path": "vtag, public"})
-    try:
-        space_id = await connection.fetchval("SELECT id FROM spaces")
-        assert f"segments_hnsw_{space_id}" in create_index(space_id, 8)
-        await connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off;"
-                                 "DROP INDEX segments_space")  # fmt: skip
-        plan = await connection.fetch(
-            f"EXPLAIN SELECT 1 FROM segments WHERE space_id = {space_id}"  # noqa: S608 - a number of ours
-            " ORDER BY (embedding::vector(8)) <#> '[1,0,0,0,0,0,0,0]'::vector(8) LIMIT 3"
-        )
-        assert f"segments_hnsw_{space_id}" in "\n".join(row[0] for row in plan)
-    finally:
-        await connection.close()
-
-
-async def test_nothing_of_a_video_is_written_when_one_segment_fails(index: PostgresIndex) -> None:
-    """A vector of a wrong length undoes the video and its good segments."""
-    wrong = np.ones(5, np.float32)
-    with pytest.raises(asyncpg.PostgresError):
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (np.ones(5, np.float32), ValueError),
+        (np.full(8, np.nan, np.float32), asyncpg.PostgresError),  # pgvector takes none
+    ],
+    ids=["length", "value"],
+)
+async def test_nothing_of_a_video_is_written_when_one_segment_fails(
+    index: PostgresIndex, wrong: Vector, error: type[Exception]
+) -> None:
+    """A vector that cannot be one undoes the video and its good segments."""
+    with pytest.raises(error):
         await index.add(_video("a"), space=SPACE, segments=_segments(_unit(1), wrong))
     assert await index.find("a") is None
     assert await index.spaces() == []

@@ -1,13 +1,16 @@
-"""CLIP's image transform against open_clip's own."""
+"""The image transform against open_clip's, torchvision's and torch's own."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -185,3 +188,78 @@ def test_what_is_no_rgb_picture_is_refused(array: NDArray[np.uint8]) -> None:
     if array.size:
         with pytest.raises(ValueError, match=r"pixels: expected uint8"):
             normalize(array, settings_for(8))
+
+
+def wider(interpolation: str) -> Preprocessing:
+    """Shorter side 37, middle 32: as ViFi-CLIP and Text4Vis cut 224 out of 256."""
+    return Preprocessing.model_validate(
+        {
+            "image_size": 32,
+            "resize_size": 37,
+            "interpolation": interpolation,
+            "mean": CLIP_MEAN,
+            "std": CLIP_STD,
+        }
+    )
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (37, 37), (340, 256), (33, 90)])
+def test_a_crop_from_a_larger_picture_is_torchvisions(
+    interpolation: str, width: int, height: int
+) -> None:
+    """Resize(37, Pillow's filter) and CenterCrop(32), within two levels."""
+    open_clip()  # makes torchvision importable
+    tv: Any = importlib.import_module("torchvision.transforms")
+    rgb = picture(3, width=width, height=height)
+    resize = tv.Resize(37, tv.InterpolationMode(interpolation))
+    transform = tv.Compose([resize, tv.CenterCrop(32)])
+    expected = np.asarray(transform(Image.fromarray(rgb))).astype(int)
+    difference = np.abs(resize_crop(rgb, wider(interpolation)).astype(int) - expected)
+    assert difference.max() <= 2
+    assert difference.mean() < 0.05
+
+
+@given(
+    width=st.integers(1, 200),
+    height=st.integers(1, 200),
+    size=st.sampled_from([1, 7, 32]),
+    more=st.integers(0, 9),
+    mode=st.sampled_from(["bilinear", "bicubic"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=100, deadline=None)
+def test_without_antialias_pixels_are_torchs(
+    width: int, height: int, size: int, more: int, mode: str, seed: int
+) -> None:
+    """`torch.nn.functional.interpolate` on the whole picture, then the middle: half a level."""
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    p = Preprocessing.model_validate(
+        {
+            "image_size": size,
+            "resize_size": size + more if more else None,
+            "interpolation": f"{mode}_without_antialias",
+            "mean": CLIP_MEAN,
+            "std": CLIP_STD,
+        }
+    )
+    short = size + more
+    if width <= height:
+        shape = (int(short * height / width), short)
+    else:
+        shape = (short, int(short * width / height))
+    planes = torch.from_numpy(rgb).permute(2, 0, 1)[None].float()
+    whole = torch.nn.functional.interpolate(planes, shape, mode=mode, align_corners=False)
+    top, left = (round((side - size) / 2.0) for side in shape)
+    expected = whole[0, :, top : top + size, left : left + size].permute(1, 2, 0).numpy()
+    assert np.abs(resize_crop(rgb, p) - expected.clip(0, 255)).max() < 0.51
+
+
+@pytest.mark.parametrize(
+    "interpolation",
+    ["bicubic", "bilinear", "bilinear_without_antialias", "bicubic_without_antialias"],
+)
+def test_every_filter_takes_an_endless_strip(interpolation: str) -> None:
+    """Only what survives the crop is resized, whatever the filter."""
+    strip = np.zeros((1, 100_000, 3), dtype=np.uint8)
+    assert resize_crop(strip, wider(interpolation)).shape == (32, 32, 3)

@@ -1,0 +1,28 @@
+"""What evaluations of λ borrow from the engine that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from service.decode.pool import DecodePool
+from service.encode.process import EncoderProcess
+from service.frames import FrameSlots
+from service.index.video_index import VideoIndex
+from service.labels import LabelEncoder
+
+
+@dataclass(frozen=True)
+class EvaluationTools:
+    """What an evaluation works with; all of it serves requests too."""
+
+    encoder: EncoderProcess
+    decoder: DecodePool
+    slots: FrameSlots
+    labels: LabelEncoder
+    index: VideoIndex
+
+
+Lend = Callable[[], AbstractAsyncContextManager[EvaluationTools]]
+"""Gives the tools of what serves when a job begins; they stay the same until it ends."""

@@ -1,0 +1,28 @@
+"""Every path of the service, in the order in which its document lists them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from service.routes import (
+    classify,
+    collections,
+    embeddings,
+    health,
+    jobs,
+    lambda_,
+    media,
+    models,
+    problems,
+    search,
+    thumbnails,
+    videos,
+)
+
+
+def install(app: FastAPI) -> None:
+    """Serve all of them."""
+    indexing = (videos, collections, media, thumbnails, search)
+    about = (models, health, problems)
+    for module in (classify, *indexing, embeddings, lambda_, jobs, *about):
+        app.include_router(module.router)

@@ -1,0 +1,29 @@
+"""What ``python -m service --help`` says, made from the fields of the settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from service.settings import Settings, variables
+
+
+def help_text() -> str:
+    """Describe every setting with its default, generated from the fields."""
+    lines = [
+        "usage: python -m service [--help | --version | errors | key NAME [--admin]]",
+        "",
+        "Serves video tagging and search over HTTP. Settings come from the environment:",
+        "",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "unset" if default is None else str(default)
+        lines.append(f"  {' or '.join(variables(name))} = {shown}")
+        lines.append(f"      {field.description}{_choices(field.annotation)}")
+    return "\n".join(lines)
+
+
+def _choices(annotation: Any) -> str:
+    values = getattr(annotation, "__args__", ())
+    is_choice = getattr(annotation, "__origin__", None) is Literal
+    return f" ({' | '.join(map(str, values))})" if is_choice else ""
