@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from service.videoclip.interpolation import interpolate
-from tests.benchmarks.bench_training import ARCHITECTURE
+from tests.benchmarks.bench_training import SMALL
 from training.export import export
 from training.graphs import load_graph
 from training.models.network import build
@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     print(f"{threads} threads, {FRAMES} frames a clip; best of {ROUNDS} rounds")
     models: list[str | Mapping[str, Any]] = list(sys.argv[1:])
-    for model in models or [ARCHITECTURE, "ViT-B-32-quickgelu"]:
+    for model in models or [SMALL, "ViT-B-32-quickgelu"]:
         with tempfile.TemporaryDirectory(prefix="vtag-bench-") as folder:
             measure(model, Path(folder), threads=threads)
 

@@ -22,7 +22,8 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def _state() -> Iterator[Path]:
+def state_folder() -> Iterator[Path]:
+    """A folder for the state of one service, for fixtures of any scope."""
     # Not below pytest's folder: it is closed to others, and root's Postgres is another user.
     with tempfile.TemporaryDirectory(prefix="vtag-e2e-") as folder:
         yield Path(folder)
@@ -31,7 +32,7 @@ def _state() -> Iterator[Path]:
 @pytest.fixture
 def state() -> Iterator[Path]:
     """A folder for the state of one service."""
-    with _state() as folder:
+    with state_folder() as folder:
         yield folder
 
 
@@ -39,7 +40,7 @@ def state() -> Iterator[Path]:
 def make_client(environment: Mapping[str, str]) -> Iterator[httpx.Client]:
     """Start a service with these settings and yield a client of it."""
     with (
-        _state() as folder,
+        state_folder() as folder,
         running_service(folder, environment=environment) as running,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
@@ -50,7 +51,7 @@ def make_client(environment: Mapping[str, str]) -> Iterator[httpx.Client]:
 def service(small_store: Path) -> Iterator[RunningService]:
     """One service for all tests that leave it as they found it."""
     settings = {"VTAG_MODEL_STORE": str(small_store), "VTAG_SEGMENT_SECONDS": "1"}
-    with _state() as folder, running_service(folder, environment=settings) as running:
+    with state_folder() as folder, running_service(folder, environment=settings) as running:
         yield running
 
 

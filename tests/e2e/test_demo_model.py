@@ -12,10 +12,10 @@ from service.store import ArtefactStore
 from service.videoclip.manifest import Manifest
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import make_client
+from training.data.annotations import LabelledVideo, read_video_list
 from training.data.motion_world import files, sets
 from training.data.motion_world.drawing import Camera
 from training.evaluate.artefact import PublishedModel
-from training.video_list import LabelledVideo, read_video_list
 
 STORE = REPOSITORY / "model_store"
 SAMPLES = REPOSITORY / "deploy" / "samples"

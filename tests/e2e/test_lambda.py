@@ -1,8 +1,10 @@
 """λ over HTTP: the end points are the weight files, spaces are kept apart, nobody is disturbed."""
 
+import base64
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -99,6 +101,31 @@ def test_a_lambda_that_is_none_is_refused(client: httpx.Client, body: str) -> No
     assert (answer.status_code, answer.json()["param"]) == (422, "lambda")
 
 
+def test_a_request_names_its_lambda_while_another_is_served(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    """The answer is that of the λ it names, GET /lambda shows both, the served one stays."""
+    film = draw_video(tmp_path / "film.mp4").read_bytes()
+    _put(client, 0.4)
+
+    def ask(**fields: str) -> dict[str, Any]:
+        answer = client.post(
+            "/classify",
+            files={"video": film},
+            data={"labels": ["a red square", "a dog"], "include": "embedding", **fields},
+        )
+        assert answer.status_code == 200
+        body: dict[str, Any] = answer.json()
+        return body
+
+    named, plain = ask(**{"lambda": "0.2"}), ask()
+    assert (named["model"]["lambda"], plain["model"]["lambda"]) == (0.2, 0.4)
+    assert named["model"]["precision"] == "float32"
+    assert client.get("/lambda").json()["resident"] == [0.2, 0.4]
+    _put(client, 0.2)
+    assert np.allclose(ask()["embedding"], named["embedding"], atol=1e-5)
+
+
 def test_a_search_never_meets_vectors_of_another_lambda(client: httpx.Client, film: Film) -> None:
     """409 names what is there; indexing again, or going back, finds the video."""
     _put(client, 0.4)
@@ -141,3 +168,30 @@ def test_requests_go_on_while_lambda_changes(client: httpx.Client, tmp_path: Pat
     assert len(answers) == 12
     for embedding, named in answers:
         assert np.abs(np.asarray(embedding) - expected[named]).max() < 1e-4
+
+
+def test_a_video_is_indexed_at_the_lambda_that_it_names(client: httpx.Client, film: Film) -> None:
+    """Before that λ is served: searches that name it find the video, and so do all once it is."""
+    for video in client.get("/videos").json()["data"]:  # of the tests above
+        client.delete(f"/videos/{video['id']}")
+    _put(client, 0.4)
+    first = client.post("/videos", files={"video": film()}, data={"lambda": "0.6"})
+    assert first.status_code == 201, first.text
+    [space] = first.json()["spaces"]
+    assert space.endswith("/0.6")
+    assert client.get("/lambda").json()["lambda"] == 0.4
+    refused = client.post("/search", json={"query": "a dog"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "index_lambda_mismatch")
+    asked = {"query": "a dog", "lambda": 0.6}
+    found = client.post("/search", json=asked).json()
+    assert len(found["data"]) == 1
+    embedded = {"type": "base64", "data": base64.b64encode(film()).decode()}
+    vector = client.post(
+        "/embeddings", json={"input": [embedded], "modality": "video", "lambda": 0.6}
+    ).json()
+    assert vector["space"]["lambda"] == 0.6
+    _put(client, 0.6)
+    assert client.post("/search", json={"query": "a dog"}).json()["data"] == found["data"]
+    again = client.post("/videos", files={"video": film()}, data={"lambda": "0.4"})
+    assert again.status_code == 200
+    assert {name.rpartition("/")[2] for name in again.json()["spaces"]} == {"0.4", "0.6"}

@@ -60,8 +60,10 @@ def test_the_openapi_document_holds_what_it_refers_to(client: httpx.Client) -> N
         assert name in schemas
     assert "$defs" not in text
     routes = "classify videos videos/{video_id} search embeddings lambda models healthz readyz"
-    routes += " metrics version"
+    routes += " metrics version lambda/evaluate jobs jobs/{job_id}"
     assert {f"/{route}" for route in routes.split()} <= set(document["paths"])
+    posted = document["paths"]["/classify"]["post"]["parameters"]
+    assert "Idempotency-Key" in {parameter["name"] for parameter in posted}
     assert client.get("/docs").status_code == 200
 
 
@@ -69,7 +71,7 @@ def test_operations_routes_answer(client: httpx.Client) -> None:
     """Liveness, readiness with components, versions, models, metrics."""
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz").json()
-    assert ready["components"] == {"index": "ok", "encoder": "ok", "decoder": "ok"}
+    assert ready["components"] == dict.fromkeys(("index", "encoder", "decoder", "spool"), "ok")
     assert client.get("/version").json()["ffmpeg"]
     [model] = client.get("/models").json()["data"]
     assert (model["id"], model["status"]) == ("small", "served")
