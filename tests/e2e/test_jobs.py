@@ -80,6 +80,7 @@ def test_a_job_survives_the_death_of_everything(state: Path, archive: bytes) -> 
         assert [path.name for path in (state / "data" / "jobs").iterdir()] == ["owner"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_orderly_stop_interrupts_and_the_next_start_goes_on(
     state: Path, archive: bytes, postgres: str

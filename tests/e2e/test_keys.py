@@ -51,6 +51,7 @@ def test_keys_change_without_a_restart(small_store: Path, state: Path) -> None:
     assert two not in log
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_flood_under_one_key_does_not_starve_another(
     small_store: Path, state: Path, film: Film

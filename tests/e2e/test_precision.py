@@ -71,6 +71,7 @@ def _directly(store: Path, film: Path, *, clip_weight: float, file: str) -> Vect
 @pytest.mark.parametrize(
     ("precision", "variant", "atol"), [("float16", "fp16", 1e-3), ("int8", "int8", 1e-4)]
 )
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_variant_answers_at_every_lambda_and_is_named(
     store: Path, film: Path, precision: str, variant: VariantName, atol: float

@@ -51,6 +51,7 @@ def test_a_stopped_encoder_takes_readiness_without_any_request(running: RunningS
     assert [each.pid for each in workers_of(running, "encode")] == [encoder.pid]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_stopped_decoder_costs_no_video(
     running: RunningService, film: Callable[..., bytes]

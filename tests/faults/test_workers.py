@@ -13,6 +13,7 @@ from tests.e2e.conftest import state_folder
 from tests.faults.conftest import START_SECONDS, World, workers_of
 from tests.faults.load import tag, under_load, until
 from tests.running_service import running_service
+from tests.service.processes import wait_gone
 from tests.service.small_artefact import publish
 
 pytestmark = pytest.mark.timeout(400)
@@ -45,7 +46,7 @@ def test_a_stopped_decoder_is_killed_in_time(world: World) -> None:
     with under_load(world.url, world.film, world.expect) as answers:
         [first, *_] = world.workers("decode")
         _send(first, signal.SIGSTOP)
-        until(lambda: not first.is_running() or first.status() == psutil.STATUS_ZOMBIE)
+        wait_gone(first.pid)
     answers.require(refusals=DECODER | HUNG)
     assert sum(answers.refused.values()) <= 1
     until(lambda: len(world.workers("decode")) == count)
@@ -81,7 +82,8 @@ def test_a_stopped_server_goes_on_where_it_was(world: World) -> None:
     answers.require()
 
 
-@pytest.mark.parametrize("kind", ["encode", pytest.param("decode", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+@pytest.mark.slow
 def test_both_kinds_killed_until_nobody_believes_in_them(world: World, kind: str) -> None:
     """Killed as they come for three seconds: readiness says so, then all is well by itself."""
     end = time.monotonic() + 3

@@ -36,6 +36,15 @@ def endless_file(path: Path) -> Iterator[Path]:
         os.close(writer)
 
 
+def shared_memory(processes: Iterable[psutil.Process]) -> set[Path]:
+    """Return the named shared memory that these processes have mapped."""
+    found: set[Path] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {Path(each.path) for each in process.memory_maps()}
+    return {path for path in found if path.parent == Path("/dev/shm")}  # noqa: S108
+
+
 def holds(pid: int, path: Path) -> bool:
     """Whether a process has `path` open."""
     try:

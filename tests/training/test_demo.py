@@ -81,6 +81,7 @@ def test_the_configuration_of_the_demo_can_be_read() -> None:
     assert load_config(CONFIG, DemoConfig).world.pixels > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_publishes_a_whole_artefact(made: Path) -> None:
     """All stages run, and what comes out verifies, says its curve, rule and provenance."""
@@ -109,6 +110,7 @@ def refused(printed: str) -> list[str]:
     return [line for line in printed.splitlines() if line.endswith("not published")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_second_run_does_nothing_again(made: Path, config: Path) -> None:
     """Stages whose results are there are not repeated; the same weights come out."""

@@ -55,7 +55,13 @@ def numbers(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(700)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(each, marks=() if each == "[open_vclip]" else pytest.mark.slow)
+        for each in RECIPES
+    ],
+)
 def test_two_processes_train_as_one(recipe: str, start: Path, tmp_path: Path) -> None:
     """The same losses, gradients and, to 1e-5, weights; one of the processes writes.
 

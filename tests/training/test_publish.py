@@ -128,6 +128,7 @@ def test_active_remembers_the_one_before(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "active.json").read_text()) == expected
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_nothing_visible(tmp_path: Path) -> None:
     """After kill -9 between two graphs nothing of the artefact can be seen."""
     code = (

@@ -35,7 +35,10 @@ from training.parity import BATCHES, ONE_BATCH
 from training.publish import publish
 
 # Together they have every part, with and without neighbours; an export takes ten seconds.
-NAMES = ("prompts", "t-trans", "t1d", "everything")
+NAMES = (
+    "everything",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("prompts", "t-trans", "t1d")),
+)
 LABELS = ["a red square", "a green circle", "rain"]
 
 

@@ -128,6 +128,7 @@ def artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return authors.published("text4vis", path, tiny_artefact, "--frames", "4")
 
 
+@pytest.mark.slow
 def test_video_vectors_with_t_trans_are_those_of_the_formula(artefact: Path) -> None:
     """Exported graphs: frame vectors through the head, averaged, normalised."""
     frames = authors.pictures(4)
@@ -139,6 +140,7 @@ def test_video_vectors_with_t_trans_are_those_of_the_formula(artefact: Path) -> 
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_at_clips_end_the_head_changes_nothing(artefact: Path) -> None:
     """λ = 1 is CLIP: the unit mean of its frame vectors."""
     frames = authors.pictures(4)
@@ -149,6 +151,7 @@ def test_at_clips_end_the_head_changes_nothing(artefact: Path) -> None:
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_classifiers_are_clips(artefact: Path) -> None:
     """One sentence through CLIP's text tower, which the file lacks."""
     with torch.no_grad():
@@ -158,6 +161,7 @@ def test_classifiers_are_clips(artefact: Path) -> None:
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_how_the_authors_used_it(artefact: Path) -> None:
     """First frames of segments, 256 of 224 bilinear, λ 0, the head, what came from CLIP."""
     manifest = load_manifest(artefact)

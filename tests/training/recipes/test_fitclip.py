@@ -415,6 +415,7 @@ def whole_part(batch: Batch, *, rank: int, world: int) -> Batch:
     return replace(rows(batch), unlabelled=rows(batch.unlabelled))
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one(tmp_path: Path) -> None:
     """Two gloo processes with half of the clips each have one process's loss and gradient."""
     run_on_two_ranks(_one_rank, tmp_path)

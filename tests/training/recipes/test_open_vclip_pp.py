@@ -281,6 +281,7 @@ def _rank(rank: int, folder: Path) -> None:
         torch.save(kept, folder / f"{case}-{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_whole_batch_s_negatives(tmp_path: Path) -> None:
     """Gathered, two halves give one process's loss and gradient; else each half its own.
 

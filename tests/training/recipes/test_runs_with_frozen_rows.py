@@ -68,6 +68,7 @@ def test_rows_that_are_no_texts(
     assert f"'a bird': none of the 2 classes of the {kind} classifier" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_clip_s_rows_are_served(made: Path, tmp_path: Path) -> None:
     """The default classifier is published with its temporal head, at the paper's λ."""
     config = configure(made, tmp_path, recipe='[text4vis]\ntemporal_head = "token-t1d"')

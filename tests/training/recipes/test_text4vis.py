@@ -319,6 +319,7 @@ def test_clips_without_classes_are_refused(tokenizer: Tokenizer) -> None:
         recipe(replace(batch(), labels=None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["t-trans", "t1d"])
 def test_a_trained_one_is_published_and_answers(
     tokenizer: Tokenizer, head: str, tmp_path: Path

@@ -288,7 +288,7 @@ def test_a_set_without_classes_is_refused(tokenizer: Tokenizer) -> None:
         make(tokenizer)(replace(batch(), labels=None))
 
 
-@pytest.mark.parametrize("prompts", [None, TINY_PROMPTS])
+@pytest.mark.parametrize("prompts", [pytest.param(None, marks=pytest.mark.slow), TINY_PROMPTS])
 def test_its_weights_publish(
     tokenizer: Tokenizer, tmp_path: Path, prompts: PromptSettings | None
 ) -> None:
@@ -346,6 +346,7 @@ def _train_on_ranks(rank: int, folder: Path, world: int = 1) -> None:
         torch.save(step.network_state(step.weights.vector), folder / f"{world}.pt")
 
 
+@pytest.mark.slow
 def test_two_ranks_mix_as_one_process_mixes_two_parts(tmp_path: Path) -> None:
     """Released training on two gloo processes gives one process's weights, to 1e-5."""
     (tmp_path / "tokenizer.json").write_text(build_tokenizer_json(MERGES), encoding="utf-8")
