@@ -37,19 +37,18 @@ async def index_video_bytes(
             one that this request has; or the collection was switched again and again.
         CollectionMissingError: there is no such collection.
     """
-    is_first, is_new, warnings = True, False, ()
+    first: Indexed | None = None
     for _ in range(_MOVES):
         active, space = await _where(parts, options)
-        stored, created, found = await _write(parts, options, video, space, deadline=deadline)
-        if is_first:
-            is_first, is_new, warnings = False, created, found
+        written = await _write(parts, options, video, space, deadline=deadline)
+        stored, first = written[0], first or written
         if options.clip_weight is not None:
-            return stored, is_new, warnings
+            return written
         now, wanted = await _where(parts, options)
         if now is not None and now != active and now.id not in stored.spaces:
             wanted = now
         if wanted.id in stored.spaces:
-            return stored, is_new, warnings
+            return stored, *first[1:]
         if not _is_ours(wanted, parts):
             break
     raise ApiError(
