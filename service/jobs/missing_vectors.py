@@ -68,7 +68,7 @@ class MissingVectors:
                 _, left = await insist(partial(self._remaining, name))
             except CollectionMissingError:
                 continue
-            there = await insist(partial(self._contents, name))
+            there = await self.there(name)
             self._done += there
             self._total += there + left
         self.tell("embedding")
@@ -94,6 +94,11 @@ class MissingVectors:
             missing |= {each: self._failed[each] for each in ids if each in self._failed}
         return await self._still(missing, collection) if missing else missing
 
+    async def there(self, collection: str) -> int:
+        """Return how many segments a collection has in the space."""
+        found = await insist(lambda: self._index.spaces(collection=collection))
+        return sum(each.segments for each in found if each.space.id == self._space.id)
+
     def finish(self) -> None:
         """Tell that all is done."""
         self._job.report("done", done=self._total + 1, total=self._total + 1)
@@ -106,10 +111,6 @@ class MissingVectors:
 
     async def _remaining(self, collection: str) -> tuple[int, int]:
         return await self._index.remaining(self._space, collection=collection)
-
-    async def _contents(self, collection: str) -> int:
-        there = await self._index.spaces(collection=collection)
-        return sum(each.segments for each in there if each.space.id == self._space.id)
 
     async def _lacking(self, collection: str, after: str) -> Sequence[str]:
         return await insist(

@@ -93,8 +93,10 @@ class _Attempt:
         if not self._plan.keep:
             await self._drop(reports, grace_seconds=grace_seconds)
         left = [report for report in reports if not report["complete"] and not report.get("gone")]
-        if left and not self._plan.allow_incomplete:
-            raise _incomplete(left, self._plan.space)
+        if not self._plan.allow_incomplete or self._plan.activate:
+            left = [each for each in left if not each["switched"]]
+            if left:
+                raise _incomplete(left, self._plan.space)
         self._vectors.finish()
         return {"space": self._plan.space.id, "collections": _bounded(reports)}
 
@@ -134,6 +136,8 @@ class _Attempt:
             }
             if not plan.activate or (missing and not plan.allow_incomplete):
                 return report
+            if missing and not await self._vectors.there(name):
+                return report  # a space without any vector is no place to search
             self._vectors.tell("building")
             await insist(self._index.build_graphs)  # or searches would be slow after the switch
             try:

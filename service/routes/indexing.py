@@ -37,21 +37,28 @@ async def index_video_bytes(
             one that this request has; or the collection was switched again and again.
         CollectionMissingError: there is no such collection.
     """
-    first: Indexed | None = None
+    active, space = await _where(parts, options)
+    stored, is_new, warnings = await _write(parts, options, video, space, deadline=deadline)
     for _ in range(_MOVES):
-        active, space = await _where(parts, options)
-        written = await _write(parts, options, video, space, deadline=deadline)
-        stored, first = written[0], first or written
         if options.clip_weight is not None:
-            return written
+            break
         now, wanted = await _where(parts, options)
         if now is not None and now != active and now.id not in stored.spaces:
             wanted = now
         if wanted.id in stored.spaces:
-            return stored, *first[1:]
-        if not _is_ours(wanted, parts):
             break
-    raise ApiError(
+        if not _is_ours(wanted, parts):
+            raise _moved()
+        active = now
+        stored, _, _ = await _write(parts, options, video, wanted, deadline=deadline)
+    else:
+        if active is not None:  # else it follows what is served, and that changes all the time
+            raise _moved()
+    return stored, is_new, warnings
+
+
+def _moved() -> ApiError:
+    return ApiError(
         "encoder_unavailable",
         "The collection was switched to another space meanwhile; send the video again.",
         retry_after_seconds=1,

@@ -173,6 +173,15 @@ async def test_videos_that_are_not_kept_hold_up_the_switch(world: World) -> None
     assert await world.index.active_space("default") == new
 
 
+async def test_a_space_without_vectors_is_no_place_to_search(world: World) -> None:
+    """If nothing could be embedded there is no switch, whatever was asked."""
+    await world.add(160, keep=False)
+    await world.index.pin(world.space(0.5))
+    with pytest.raises(ApiError, match="reindex_incomplete"):
+        await world.reindex(0.25, allow_incomplete=True)
+    assert await world.index.active_space("default") == world.space(0.5)
+
+
 async def test_a_video_that_cannot_be_decoded_any_more_costs_itself_only(world: World) -> None:
     """With the code that its decoding gives."""
     ids = [await world.add(width) for width in (160, 240)]
