@@ -17,7 +17,7 @@ from service.decode.sandbox import Protection
 _log = logging.getLogger(__name__)
 
 _TASKS_PER_WORKER: Final = 500
-"""A worker is replaced after this many videos: what leaks in decoders stays small."""
+"""After this many videos a worker gets a successor: what leaks in decoders stays small."""
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LAST_BACKOFF_SECONDS: Final = 10.0
@@ -57,6 +57,7 @@ class Crew:
         self._tasks: set[asyncio.Task[None]] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._failures = 0
+        self._succeeding = False
         self.stopped = False
         self.replaced = 0
         """Workers that died or were killed since the start."""
@@ -128,7 +129,7 @@ class Crew:
             if worker is None:
                 self._idle.put_nowait(None)  # for the next who waits
                 break
-            if worker.child.alive:
+            if worker.child.alive and not worker.retired:
                 self._lent.add(worker.child)
                 return worker
             await self.replace(worker)  # it died while it was idle
@@ -140,8 +141,13 @@ class Crew:
         worker.late_at = None
         self._failures = 0
         worker.window.clear()
-        if worker.tasks < _TASKS_PER_WORKER and worker.child.alive:
+        if worker.retired:
+            await self._retire(worker)
+        elif worker.child.alive:
             self._idle.put_nowait(worker)
+            if worker.tasks >= _TASKS_PER_WORKER and not self._succeeding:
+                self._succeeding = True  # one at a time: two that start take all processors
+                self._spawn(self._succeed(worker), name="decode-succeed")
         else:
             await self.replace(worker)
 
@@ -159,6 +165,9 @@ class Crew:
         self._lent.discard(worker.child)
         if self._all.pop(worker.child, None) is None:
             return  # somebody else has seen it die
+        if worker.retired:
+            await worker.kill()
+            return  # its successor is there already
         self._failures += failed
         try:
             await worker.kill()
@@ -166,6 +175,26 @@ class Crew:
             self.replaced += 1
             if not self.stopped:
                 self._spawn(self._refill(), name="decode-refill")
+
+    async def _succeed(self, old: Worker) -> None:
+        """Start a successor of a worker that goes on working meanwhile: no video waits for it."""
+        try:
+            new = await self._add()
+        except (OSError, ChildDiedError, TimeoutError) as error:
+            _log.warning("decode worker %d has no successor yet (%s)", old.child.pid, error)
+            return  # tried again after its next video
+        finally:
+            self._succeeding = False
+        # If it died meanwhile it has been replaced already, and the successor is one too many.
+        surplus = old if old.child in self._all else new
+        surplus.retired = True
+        if surplus.child not in self._lent:
+            await self._retire(surplus)
+
+    async def _retire(self, worker: Worker) -> None:
+        self._lent.discard(worker.child)
+        if self._all.pop(worker.child, None) is not None:
+            await worker.kill()
 
     async def _finish(self, worker: Worker) -> None:
         answered = False
@@ -203,7 +232,9 @@ class Crew:
         except (TimeoutError, ChildDiedError):
             _log.warning("decode worker %d does not answer and is replaced", worker.child.pid)
         finally:
-            if answered:
+            if answered and worker.retired:
+                await self._retire(worker)
+            elif answered:
                 self._lent.discard(worker.child)
                 worker.late_at = None
                 self._idle.put_nowait(worker)
@@ -241,13 +272,14 @@ class Crew:
                 )
                 _log.warning("decode worker did not start (%s), again in %g s", error, wait_seconds)
 
-    async def _add(self) -> None:
+    async def _add(self) -> Worker:
         if self._folder is None:
             raise not_running()
         worker = await Worker.start(self._setup, folder=Path(self._folder.name))
         self._all[worker.child] = worker
         self._idle.put_nowait(worker)
         self._spawn(self._watch(worker), name="decode-watch")
+        return worker
 
 
 def not_running() -> NotRunningError:

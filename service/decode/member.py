@@ -52,6 +52,7 @@ class Worker:
         window: where it leaves pixels.
         protection: what it says, before it has seen a file, that holds it.
         tasks: videos that it has had.
+        retired: its successor is there; it gets no more videos.
         late_at: `time.monotonic()` at which its call takes longer than it may; None: it is idle.
         ends_at: the same, at which its call is ended.
     """
@@ -61,6 +62,7 @@ class Worker:
     window: Window
     protection: Protection
     tasks: int = field(default=0)
+    retired: bool = field(default=False)
     late_at: float | None = field(default=None)
     ends_at: float = field(default=math.inf)
 
