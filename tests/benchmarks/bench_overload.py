@@ -48,7 +48,7 @@ _SHORTEST_DEADLINE_SECONDS = 2
 
 @dataclass
 class Watch:
-    """Memory of the service, looked at once a second; and processors, lest a process ends unseen."""
+    """Memory of the service once a second, and its processors, lest a process ends unseen."""
 
     tree: ProcessTree
     seconds: list[float] = field(default_factory=list)
