@@ -129,7 +129,7 @@ class Crew:
             if worker is None:
                 self._idle.put_nowait(None)  # for the next who waits
                 break
-            if worker.child.alive and not worker.retired:
+            if worker.child.alive and worker.child in self._all:
                 self._lent.add(worker.child)
                 return worker
             await self.replace(worker)  # it died while it was idle
@@ -141,7 +141,7 @@ class Crew:
         worker.late_at = None
         self._failures = 0
         worker.window.clear()
-        if worker.retired:
+        if worker.successor is not None:
             await self._retire(worker)
         elif worker.child.alive:
             self._idle.put_nowait(worker)
@@ -165,36 +165,42 @@ class Crew:
         self._lent.discard(worker.child)
         if self._all.pop(worker.child, None) is None:
             return  # somebody else has seen it die
-        if worker.retired:
-            await worker.kill()
-            return  # its successor is there already
         self._failures += failed
+        successor = None if self.stopped else worker.hand_over()
         try:
             await worker.kill()
         finally:
             self.replaced += 1
-            if not self.stopped:
+            if successor is not None:
+                self._enlist(successor)
+            elif not self.stopped:
                 self._spawn(self._refill(), name="decode-refill")
 
     async def _succeed(self, old: Worker) -> None:
         """Start a successor of a worker that goes on working meanwhile: no video waits for it."""
         try:
-            new = await self._add()
+            new = await self._start()
         except (OSError, ChildDiedError, TimeoutError) as error:
             _log.warning("decode worker %d has no successor yet (%s)", old.child.pid, error)
             return  # tried again after its next video
         finally:
             self._succeeding = False
-        # If it died meanwhile it has been replaced already, and the successor is one too many.
-        surplus = old if old.child in self._all else new
-        surplus.retired = True
-        if surplus.child not in self._lent:
-            await self._retire(surplus)
+        if old.child not in self._all:  # it died meanwhile and has been replaced already
+            await new.kill()
+            return
+        old.successor = new
+        if old.child not in self._lent:
+            await self._retire(old)
 
     async def _retire(self, worker: Worker) -> None:
+        """Let its successor work in the place of a worker."""
         self._lent.discard(worker.child)
-        if self._all.pop(worker.child, None) is not None:
-            await worker.kill()
+        if self._all.pop(worker.child, None) is None:
+            return  # it was ended
+        successor = worker.hand_over()
+        if successor is not None:
+            self._enlist(successor)
+        await worker.kill()
 
     async def _finish(self, worker: Worker) -> None:
         answered = False
@@ -232,12 +238,8 @@ class Crew:
         except (TimeoutError, ChildDiedError):
             _log.warning("decode worker %d does not answer and is replaced", worker.child.pid)
         finally:
-            if answered and worker.retired:
-                await self._retire(worker)
-            elif answered:
-                self._lent.discard(worker.child)
-                worker.late_at = None
-                self._idle.put_nowait(worker)
+            if answered:
+                await self.give_back(worker)
             else:
                 await self.replace(worker, failed=True)
 
@@ -272,14 +274,18 @@ class Crew:
                 )
                 _log.warning("decode worker did not start (%s), again in %g s", error, wait_seconds)
 
-    async def _add(self) -> Worker:
+    async def _add(self) -> None:
+        self._enlist(await self._start())
+
+    async def _start(self) -> Worker:
         if self._folder is None:
             raise not_running()
-        worker = await Worker.start(self._setup, folder=Path(self._folder.name))
+        return await Worker.start(self._setup, folder=Path(self._folder.name))
+
+    def _enlist(self, worker: Worker) -> None:
         self._all[worker.child] = worker
         self._idle.put_nowait(worker)
         self._spawn(self._watch(worker), name="decode-watch")
-        return worker
 
 
 def not_running() -> NotRunningError:
