@@ -2,10 +2,11 @@
 
 Without arguments on the demo model. STORE is a folder for an artefact of MODEL (ViT-B-32-quickgelu
 if none is named) with random weights, published there first if it is not there yet; then cold
-labels are measured as well, against open_clip's own network in torch at its full length. Ways that
-are compared take turns in one run, so that neighbours on the machine disturb all alike; medians
-over the rounds, with their quartiles, of wall time and of processor time (of this process and the
-encoder's), which neighbours disturb less. Nothing is asserted: figures are for reading.
+labels are measured, against open_clip's own network in torch at its full length, and not clips
+(`bench_throughput` does that in less time). Ways that are compared take turns in one run, so that
+neighbours on the machine disturb all alike; medians over the rounds, with their quartiles, of wall
+time and of processor time (of this process and the encoder's), which neighbours disturb less.
+Nothing is asserted: figures are for reading.
 """
 
 import asyncio
@@ -59,9 +60,10 @@ async def main() -> None:
     labels = LabelEncoder(encoder, cache=cache, tokenizer=tokenizer)
     try:
         print(f"{manifest.name}: {frames} frames of {size} pixels a clip")
-        await clips(encoder, slots, folder, threads)
         if len(sys.argv) > 1:
             await cold_labels(labels, encoder, model, threads)
+        else:
+            await clips(encoder, slots, folder, threads)
         await cached_labels(labels, manifest)
     finally:
         await encoder.stop()
