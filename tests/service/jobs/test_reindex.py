@@ -162,9 +162,10 @@ async def test_videos_that_are_not_kept_hold_up_the_switch(world: World) -> None
     with pytest.raises(ApiError) as caught:
         await world.reindex(0.25)
     assert (caught.value.code, caught.value.actual) == ("reindex_incomplete", 1)
-    [named] = caught.value.extra["collections"]  # type: ignore[misc]
+    extra: dict[str, Any] = caught.value.extra
+    [named] = extra["collections"]
     expected = {"count": 1, "codes": {"media_not_kept": 1}, "ids": [lost]}
-    assert named["missing"] == expected  # type: ignore[index]
+    assert named["missing"] == expected
     assert await world.index.active_space("default") == old
     assert set(await world.index.embeddings([kept, lost], space=new)) == {kept}
     [report] = (await world.reindex(0.25, allow_incomplete=True))["collections"]
