@@ -20,7 +20,7 @@ async def test_batches_on_cuda_give_the_vectors_of_the_cpu(tmp_path: Path) -> No
     found: dict[str, list[Any]] = {"cpu": [], "cuda:0": []}
     for device, vectors in found.items():
         async with (
-            running(tmp_path / device, device=device) as (encoder, slots),
+            running(tmp_path / device, devices=[device]) as (encoder, slots),
             slots.lease((3, *SHAPE[1:])) as slot,
         ):
             fill(slots, slot)
