@@ -140,7 +140,8 @@ class Residents:
         """
         async with self._in_turn():
             if clip_weight in self._scales:
-                await self._build(clip_weight)  # in workers that came back without it
+                # In workers that came back without it; who restarts meanwhile may take it along.
+                self._scales[clip_weight] = await self._build(clip_weight)
             else:
                 await self._ensure(clip_weight, limit=max(2, self._limit))
             self._served = clip_weight

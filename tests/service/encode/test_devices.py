@@ -110,8 +110,6 @@ async def test_a_device_that_hangs_and_dies_costs_its_own_batch_a_retry(tmp_path
         assert (await lost).vectors == right(encoder, pixels, 0.5)
         assert (first.state, second.state, encoder.state) == ("down", "ok", "degraded")
         assert encoder.ready
-        come_back(first)
-        await until(lambda: encoder.state == "ok")
         assert second.worker.restarts == 0
 
 
@@ -212,6 +210,7 @@ async def test_a_lambda_that_one_device_has_no_room_for_is_served_by_none(
         assert (await encoder.encode_clips(slot)).vectors == right(encoder, pixels, 0.5)
 
 
+@pytest.mark.slow
 async def test_weights_that_one_device_cannot_have_again_are_left_to_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +258,7 @@ async def test_a_trial_goes_on_when_a_device_dies(tmp_path: Path) -> None:
         assert (await encoder.encode_clips(slot)).vectors == right(encoder, pixels, 0.5)
 
 
+@pytest.mark.slow
 async def test_both_devices_die_under_load_and_everything_is_answered(tmp_path: Path) -> None:
     """One after the other, again and again, while requests at two λ never pause."""
     async with running(tmp_path, devices=TWO) as (encoder, slots), AsyncExitStack() as stack:
@@ -275,14 +275,14 @@ async def test_both_devices_die_under_load_and_everything_is_answered(tmp_path: 
                 answers += 1
 
         clients = [asyncio.create_task(ask(weight)) for weight in (0.5, 0.25, 0.5)]
-        for victim in (0, 1, 0):
+        for number, victim in enumerate((0, 1, 0)):
             wanted = answers + 20
             await until(lambda wanted=wanted: answers >= wanted)  # type: ignore[misc]
             signal_to(encoder.stations[victim], signal.SIGKILL)
+            await until(lambda deaths=number + 1: encoder.restarts == deaths)  # type: ignore[misc]
             await until(lambda: encoder.state == "ok")
         done.set()
         await asyncio.gather(*clients)
-        assert encoder.restarts == 3
 
 
 async def test_a_device_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
