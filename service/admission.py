@@ -14,7 +14,7 @@ from service.metrics import Metrics
 
 _SMOOTHING = 0.1  # weight of the newest interval in the running mean
 _STEP = 1.2  # by which the quantile of durations moves at most with a request
-_KEPT = 0.98  # share of requests that take no longer than it
+_KEPT = 0.995  # share of requests that take no longer than it
 # The quantile counts for this share of a deadline at most. With more, short deadlines would let in
 # so little that workers run dry between two arrivals; simulated in tests/service/test_admission.py.
 _MOST_MARGIN = 0.6

@@ -17,7 +17,7 @@ from service.decode.sandbox import Protection
 _log = logging.getLogger(__name__)
 
 _TASKS_PER_WORKER: Final = 500
-"""A worker is replaced after this many videos: what leaks in decoders stays small."""
+"""After this many videos a worker gets a successor: what leaks in decoders stays small."""
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LAST_BACKOFF_SECONDS: Final = 10.0
@@ -57,6 +57,7 @@ class Crew:
         self._tasks: set[asyncio.Task[None]] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._failures = 0
+        self._succeeding = False
         self.stopped = False
         self.replaced = 0
         """Workers that died or were killed since the start."""
@@ -128,7 +129,7 @@ class Crew:
             if worker is None:
                 self._idle.put_nowait(None)  # for the next who waits
                 break
-            if worker.child.alive:
+            if worker.child.alive and worker.child in self._all:
                 self._lent.add(worker.child)
                 return worker
             await self.replace(worker)  # it died while it was idle
@@ -140,8 +141,13 @@ class Crew:
         worker.late_at = None
         self._failures = 0
         worker.window.clear()
-        if worker.tasks < _TASKS_PER_WORKER and worker.child.alive:
+        if worker.successor is not None:
+            await self._retire(worker)
+        elif worker.child.alive:
             self._idle.put_nowait(worker)
+            if worker.tasks >= _TASKS_PER_WORKER and not self._succeeding:
+                self._succeeding = True  # one at a time: two that start take all processors
+                self._spawn(self._succeed(worker), name="decode-succeed")
         else:
             await self.replace(worker)
 
@@ -160,12 +166,41 @@ class Crew:
         if self._all.pop(worker.child, None) is None:
             return  # somebody else has seen it die
         self._failures += failed
+        successor = None if self.stopped else worker.hand_over()
         try:
             await worker.kill()
         finally:
             self.replaced += 1
-            if not self.stopped:
+            if successor is not None:
+                self._enlist(successor)
+            elif not self.stopped:
                 self._spawn(self._refill(), name="decode-refill")
+
+    async def _succeed(self, old: Worker) -> None:
+        """Start a successor of a worker that goes on working meanwhile: no video waits for it."""
+        try:
+            new = await self._start()
+        except (OSError, ChildDiedError, TimeoutError) as error:
+            _log.warning("decode worker %d has no successor yet (%s)", old.child.pid, error)
+            return  # tried again after its next video
+        finally:
+            self._succeeding = False
+        if old.child not in self._all:  # it died meanwhile and has been replaced already
+            await new.kill()
+            return
+        old.successor = new
+        if old.child not in self._lent:
+            await self._retire(old)
+
+    async def _retire(self, worker: Worker) -> None:
+        """Let its successor work in the place of a worker."""
+        self._lent.discard(worker.child)
+        if self._all.pop(worker.child, None) is None:
+            return  # it was ended
+        successor = worker.hand_over()
+        if successor is not None:
+            self._enlist(successor)
+        await worker.kill()
 
     async def _finish(self, worker: Worker) -> None:
         answered = False
@@ -204,9 +239,7 @@ class Crew:
             _log.warning("decode worker %d does not answer and is replaced", worker.child.pid)
         finally:
             if answered:
-                self._lent.discard(worker.child)
-                worker.late_at = None
-                self._idle.put_nowait(worker)
+                await self.give_back(worker)
             else:
                 await self.replace(worker, failed=True)
 
@@ -242,9 +275,14 @@ class Crew:
                 _log.warning("decode worker did not start (%s), again in %g s", error, wait_seconds)
 
     async def _add(self) -> None:
+        self._enlist(await self._start())
+
+    async def _start(self) -> Worker:
         if self._folder is None:
             raise not_running()
-        worker = await Worker.start(self._setup, folder=Path(self._folder.name))
+        return await Worker.start(self._setup, folder=Path(self._folder.name))
+
+    def _enlist(self, worker: Worker) -> None:
         self._all[worker.child] = worker
         self._idle.put_nowait(worker)
         self._spawn(self._watch(worker), name="decode-watch")

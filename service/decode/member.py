@@ -52,6 +52,7 @@ class Worker:
         window: where it leaves pixels.
         protection: what it says, before it has seen a file, that holds it.
         tasks: videos that it has had.
+        successor: what works in its place once it is given back; None: it stays.
         late_at: `time.monotonic()` at which its call takes longer than it may; None: it is idle.
         ends_at: the same, at which its call is ended.
     """
@@ -61,6 +62,7 @@ class Worker:
     window: Window
     protection: Protection
     tasks: int = field(default=0)
+    successor: Worker | None = field(default=None)
     late_at: float | None = field(default=None)
     ends_at: float = field(default=math.inf)
 
@@ -136,8 +138,15 @@ class Worker:
         self.late_at = now + max(_STUCK_SECONDS, _STUCK_FACTOR * seconds)
         self.ends_at = now + limit_seconds
 
+    def hand_over(self) -> Worker | None:
+        """Return the successor, which is the caller's from now on."""
+        successor, self.successor = self.successor, None
+        return successor
+
     async def kill(self) -> None:
-        """End it; afterwards it reads and writes nothing any more."""
+        """End it, and a successor that is still its own; afterwards neither reads nor writes."""
+        if self.successor is not None:
+            await self.successor.kill()
         self.files.close()
         await self.child.kill()
         self.window.close()

@@ -48,7 +48,7 @@ _SHORTEST_DEADLINE_SECONDS = 2
 
 @dataclass
 class Watch:
-    """Memory of the service, looked at once a second."""
+    """Memory of the service once a second, and its processors, lest a process ends unseen."""
 
     tree: ProcessTree
     seconds: list[float] = field(default_factory=list)
@@ -60,6 +60,7 @@ class Watch:
         while True:
             self.seconds.append(time.perf_counter() - began)
             self.memory.append(self.tree.rss_bytes())
+            self.tree.processor_seconds()
             await asyncio.sleep(1.0)
 
     def show(self) -> None:

@@ -172,6 +172,36 @@ async def test_a_crash_costs_one_video_only(video: Path, endless: Path, number: 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_worker_of_age_works_until_its_successor_is_there(
+    video: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """No video waits for one to start, and never do more decode than there are places."""
+    async with running() as (pool, slots):
+        monkeypatch.setattr(crews, "_TASKS_PER_WORKER", 2)
+        [first] = pool.pids
+        for _ in range(2):
+            await decode(pool, slots, video)
+        monkeypatch.setattr(crews, "_TASKS_PER_WORKER", 500)
+        assert pool.pids == (first,)  # the other has not had the time to start
+        if dies:
+            os.kill(first, signal.SIGKILL)
+        assert (await decode(pool, slots, video)).max() > 0
+        async with asyncio.timeout(60):
+            while first in pool.pids or pool.alive != 1 or len(starting(pool)) > 0:
+                assert pool.alive <= 1
+                await asyncio.sleep(0.02)
+        assert (await decode(pool, slots, video)).max() > 0
+        assert (pool.alive, pool.replaced) == (1, int(dies))
+
+
+def starting(pool: DecodePool) -> list[str]:
+    """Tasks that start workers."""
+    names = (task.get_name() for task in pool._crew._tasks)
+    return [name for name in names if name in ("decode-refill", "decode-succeed")]
+
+
+@pytest.mark.anyio
 async def test_idle_workers_that_die_are_replaced(video: Path) -> None:
     """Killing every idle worker is noticed by the next video, which is decoded."""
     async with running(workers=2) as (pool, slots):
