@@ -210,7 +210,6 @@ async def test_a_lambda_that_one_device_has_no_room_for_is_served_by_none(
         assert (await encoder.encode_clips(slot)).vectors == right(encoder, pixels, 0.5)
 
 
-@pytest.mark.slow
 async def test_weights_that_one_device_cannot_have_again_are_left_to_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +257,6 @@ async def test_a_trial_goes_on_when_a_device_dies(tmp_path: Path) -> None:
         assert (await encoder.encode_clips(slot)).vectors == right(encoder, pixels, 0.5)
 
 
-@pytest.mark.slow
 async def test_both_devices_die_under_load_and_everything_is_answered(tmp_path: Path) -> None:
     """One after the other, again and again, while requests at two λ never pause."""
     async with running(tmp_path, devices=TWO) as (encoder, slots), AsyncExitStack() as stack:
