@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.decode.pool import DecodePool
-from service.encode.instruments import BatchInstruments
+from service.encode.instruments import BatchInstruments, watch_devices
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
 from service.index.video_index import VideoIndex
@@ -50,8 +50,17 @@ class Engine:
             states["redis"] = "degraded" if self.cache.degraded else "ok"
         return states
 
+    def devices(self) -> Mapping[str, str]:
+        """How each device that networks run on is doing, by its place in VTAG_DEVICE."""
+        return {str(place): one.state for place, one in enumerate(self.encoder.stations)}
+
     def backlog_seconds(self, lane: str) -> float:
-        """Time that accepted work takes which is ahead of a new request of this lane."""
+        """Time that accepted work takes which is ahead of a new request of this lane.
+
+        0 for lanes of bytes that come or go (uploads, downloads): no worker has a part in them.
+        """
+        if lane not in ("video", "text"):
+            return 0.0
         encoding = self.encoder.backlog_seconds
         return self.decoder.backlog_seconds + encoding if lane == "video" else encoding
 
@@ -122,7 +131,7 @@ class EngineMaker:
             manifest=manifest,
             slots=slots,
             runtime=settings.runtime,
-            device=settings.device,
+            devices=settings.device.split(","),
             threads=settings.encoder_threads or None,
             precision="float32" if settings.precision == "auto" else settings.precision,
             clip_weight=self._kept.read(name=manifest.name, revision=manifest.revision),
@@ -219,9 +228,10 @@ def watch(metrics: Metrics, now: Callable[[], Engine]) -> None:
     )
     metrics.watch_gauge(
         "vtag_worker_silence_seconds",
-        "Time since a worker answered anything; an idle one is asked every few seconds.",
+        "Time since a worker answered anything (of several, the one silent longest); an idle one"
+        " is asked every few seconds.",
         "worker",
-        lambda: {"encoder": now().encoder.silent_seconds},
+        lambda: {"encoder": max(each.silent_seconds for each in now().encoder.stations)},
     )
     metrics.watch_counter(
         "vtag_worker_restarts",
@@ -229,6 +239,7 @@ def watch(metrics: Metrics, now: Callable[[], Engine]) -> None:
         "worker",
         lambda: {"encoder": now().encoder.restarts, "decoder": now().decoder.replaced},
     )
+    watch_devices(metrics, lambda: now().encoder.stations)
     metrics.watch_gauge(
         "vtag_encoder_backlog_seconds",
         "Predicted time until clips or texts that came now would be encoded.",
@@ -252,18 +263,6 @@ def watch(metrics: Metrics, now: Callable[[], Engine]) -> None:
         "Lambdas whose weights are in the encoder.",
         "use",
         lambda: {"requests": len(now().encoder.resident_clip_weights)},
-    )
-    metrics.watch_counter(
-        "vtag_background_encoder_seconds",
-        "Time that the encoder spent on work in the background, one call at a time.",
-        "work",
-        lambda: {"trial": now().encoder.turns.background_seconds},
-    )
-    metrics.watch_counter(
-        "vtag_background_encoder_calls",
-        "Calls of the encoder for work in the background.",
-        "work",
-        lambda: {"trial": float(now().encoder.turns.background_calls)},
     )
     metrics.watch_counter(
         "vtag_text_cache_requests",

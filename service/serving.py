@@ -51,6 +51,10 @@ class Served:
         """Component -> "ok", "degraded", "stuck" or "down", at this time."""
         return {} if self.engine is None else self.engine.states()
 
+    def devices(self) -> Mapping[str, str]:
+        """Place in VTAG_DEVICE -> "ok", "stuck" or "down", at this time."""
+        return {} if self.engine is None else self.engine.devices()
+
     async def stop(self) -> None:
         """End its processes; safe to call twice."""
         if self.engine is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +19,7 @@ from pydantic_settings import SettingsConfigDict
 from service.api_keys import read_keys
 from service.hosts import host_rules, is_loopback
 from service.settings_media import MediaSettings
-from service.settings_types import Bytes, Count, MiB, Natural, Seconds
+from service.settings_types import Bytes, Count, Devices, MiB, Natural, Seconds
 from service.settings_webhooks import WebhookSettings
 
 PREFIX = "VTAG_"
@@ -104,12 +103,19 @@ class Settings(MediaSettings, WebhookSettings):
         default="auto", description="auto is text on a terminal, else json"
     )
     runtime: Literal["onnx", "torchscript"] = Field(default="onnx", description="runs the networks")
-    device: str = Field(default="cpu", description="where the networks run: cpu, cuda or cuda:N")
+    device: Devices = Field(
+        default="cpu",
+        description="where the networks run: cpu, cuda (the first) or cuda:N; several that are"
+        " alike comma-separated (cuda:0,cuda:1), a process each; cpu,cpu shares out the cores",
+    )
     precision: Literal["auto", "float32", "float16", "int8"] = Field(
         default="auto", description="what they compute with; auto: float32"
     )
     resident_lambdas: Count = Field(default=2, description="lambdas in memory, the served included")
-    encoder_threads: Natural = Field(default=0, description="encoder threads; 0: one per core")
+    encoder_threads: Natural = Field(
+        default=0,
+        description="threads of each encoder process; 0: one per core, divided by the devices",
+    )
     decode_workers: Count = Field(default_factory=_cpus, description="child processes that decode")
     decode_sandbox: Literal["auto", "require", "off"] = Field(
         default="auto",
@@ -207,13 +213,6 @@ class Settings(MediaSettings, WebhookSettings):
         schemes = ("redis://", "rediss://", "unix://")
         if value and not value.get_secret_value().startswith(schemes):
             raise ValueError("must start with redis://, rediss:// or unix://")
-        return value
-
-    @field_validator("device", mode="after")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        if re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", value) is None:
-            raise ValueError("must be cpu, cuda or cuda:N")
         return value
 
     @field_validator("api_keys_file", mode="after")

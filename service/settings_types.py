@@ -1,15 +1,36 @@
-"""Kinds of numbers that settings are."""
+"""Kinds of values that settings are."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 MiB = 1024 * 1024
 GiB = 1024 * MiB
+
+MAX_DEVICES: Final = 16
+"""Of one service: each is a process, and a value of a label of metrics."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=1)]
+
+
+def _devices(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if len(names) > MAX_DEVICES:
+        raise ValueError(f"names {len(names)} devices, must be at most {MAX_DEVICES}")
+    for place, name in enumerate(names, start=1):
+        if re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", name) is None:
+            which = "" if len(names) == 1 else f"entry {place} is {name[:40]!r}: "
+            raise ValueError(f"{which}must be cpu, cuda or cuda:N")
+    if "cpu" in names and set(names) != {"cpu"}:
+        raise ValueError("devices of one list must be alike, not cpu beside cuda")
+    return ",".join(names)
+
+
+Devices = Annotated[str, AfterValidator(_devices)]
+"""Names of devices, comma-separated, without spaces."""

@@ -1,15 +1,15 @@
-"""Which work goes to the device next, and how much of it at once. Pure: no clock, no I/O.
+"""Which work goes to a device next, and how much of it at once. Pure: no clock, no I/O.
 
-Pulled by an idle device, never timed: what waits goes at once, what comes while the device is busy
-gathers. One queue for each kind of work and each λ, so weights are never mixed; deficit round robin
-(Shreedhar and Varghese, SIGCOMM 1995) in predicted seconds between the queues, earliest deadline
-first inside one, first come first served among equals.
+Pulled by whichever device is idle, never timed: what waits goes at once, what comes while all are
+busy gathers. One queue for each kind of work and each λ, so weights are never mixed; deficit round
+robin (Shreedhar and Varghese, SIGCOMM 1995) in predicted seconds between the queues, earliest
+deadline first inside one, first come first served among equals.
 """
 
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -84,7 +84,7 @@ class _Queue:
 
 
 class Batcher:
-    """All queues of one device.
+    """All queues of one device, or of several that are alike: what one learned counts for all.
 
     Args:
         buckets: sizes that batches of clips are padded to; none: they run at any size.
@@ -109,8 +109,7 @@ class Batcher:
         }
         self._queues: dict[QueueKey, _Queue] = {}  # in the order of their turns
         self._retries: deque[Batch] = deque()
-        self._running: Batch | None = None
-        self._blocked: set[float] = set()
+        self._running: dict[Batch, float] = {}  # -> when it was taken
         self._number = 0
 
     def add(self, work: Work) -> None:
@@ -132,30 +131,27 @@ class Batcher:
         if parts:
             self._retries.append(Batch(parts[0].work.key, tuple(parts), "retry"))
 
-    def block(self, clip_weight: float) -> None:
-        """Take nothing that needs the weights at `clip_weight` until they are there."""
-        self._blocked.add(clip_weight)
-
-    def unblock(self, clip_weight: float) -> None:
-        """The weights at `clip_weight` are there."""
-        self._blocked.discard(clip_weight)
-
     def everything(self) -> list[Work]:
         """Return all works that wait or are running."""
         found = [work for queue in self._queues.values() for work in queue.works()]
-        for batch in (*self._retries, *filter(None, [self._running])):
+        for batch in (*self._retries, *self._running):
             found += batch.works
         return list(dict.fromkeys(work for work in found if not work.left))
 
-    def take(self, now: float, *, idle: bool = False) -> Batch | None:
+    def take(
+        self, now: float, *, idle: bool = False, there: Collection[float] | None = None
+    ) -> Batch | None:
         """Return the next batch, or None if nothing can run.
 
         Args:
             now: `time.monotonic()`.
             idle: the device was waiting for work.
+            there: λ whose weights the device has: work at others waits, or is for others; None:
+                any.
         """
-        batch = self._take_retry() or self._take_waiting(now, idle=idle)
-        self._running = batch
+        batch = self._take_retry(there) or self._take_waiting(now, idle=idle, there=there)
+        if batch is not None:
+            self._running[batch] = now
         return batch
 
     def finished(self, batch: Batch, *, seconds: float) -> None:
@@ -184,25 +180,34 @@ class Batcher:
         queued = sum(queue.rows for key, queue in self._queues.items() if key.kind == kind)
         return queued + sum(batch.size for batch in self._retries if batch.key.kind == kind)
 
-    def backlog_seconds(self, *, running_seconds: float = 0.0) -> float:
+    @property
+    def clip_weights(self) -> set[float]:
+        """λ whose weights something that waits needs."""
+        keys = [key for key, queue in self._queues.items() if queue.rows > 0]
+        keys += [batch.key for batch in self._retries]
+        return {key.clip_weight for key in keys if key.clip_weight is not None}
+
+    def backlog_seconds(self, now: float = 0.0, *, devices: int = 1) -> float:
         """Return the predicted seconds until work that came now would begin.
 
         Args:
-            running_seconds: how long the batch that was taken last has been running; it counts
-                only while it is not `idle` again.
+            now: `time.monotonic()`; what runs has run since it was taken.
+            devices: how many work.
         """
         total = 0.0
         for key, queue in self._queues.items():
             total += self._predict(key.kind, queue.units)
         for batch in self._retries:
             total += self.costs[batch.key.kind].seconds(batch.units)
-        if self._running is not None:
-            total += max(0.0, self._running.predicted_seconds - running_seconds)
-        return total
+        if total == 0 and len(self._running) < devices:
+            return 0.0  # one of them is idle
+        for batch, taken_at in self._running.items():
+            total += max(0.0, batch.predicted_seconds - max(0.0, now - taken_at))
+        return total / max(1, devices)
 
-    def idle(self) -> None:
-        """The batch that was taken last is over."""
-        self._running = None
+    def ended(self, batch: Batch) -> None:
+        """A batch that was taken is over, well or not."""
+        self._running.pop(batch, None)
 
     def _predict(self, kind: Kind, units: int) -> float:
         if units <= 0:
@@ -211,27 +216,29 @@ class Batcher:
         size = cost.choose(units, cap=self.caps[kind].value)
         return math.ceil(units / size) * cost.seconds_per_batch + units * cost.seconds_per_unit
 
-    def _take_retry(self) -> Batch | None:
+    def _take_retry(self, there: Collection[float] | None) -> Batch | None:
         for _ in range(len(self._retries)):
             batch = self._retries.popleft()
             parts = tuple(part for part in batch.parts if not part.work.left)
             if not parts:
                 continue
-            if batch.key.clip_weight in self._blocked:
+            if not batch.key.can_run(there):
                 self._retries.append(batch)
                 continue
             seconds = self.costs[batch.key.kind].seconds(batch.units)
             return Batch(batch.key, parts, "retry", seconds)
         return None
 
-    def _take_waiting(self, now: float, *, idle: bool) -> Batch | None:
+    def _take_waiting(
+        self, now: float, *, idle: bool, there: Collection[float] | None
+    ) -> Batch | None:
         plans: list[tuple[int, _Queue, Work, int, Reason]] = []
         for key, queue in list(self._queues.items()):
             work = queue.first()
             if work is None:
                 del self._queues[key]  # its deficit is forgotten with it
                 continue
-            if key.clip_weight in self._blocked:
+            if not key.can_run(there):
                 continue
             rows, reason = self._rows(queue, work, now, idle=idle)
             seconds = self.costs[key.kind].seconds(rows * work.width)

@@ -1,4 +1,4 @@
-"""The loop that gives batches to the worker: one at a time, whatever becomes of them."""
+"""The loops that give batches to the devices: one at a time each, whatever becomes of them."""
 
 import asyncio
 import logging
@@ -10,18 +10,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.channel import Header
-from service.child import ChildDiedError
+from service.child import Child, ChildDiedError
 from service.deadline import reached
 from service.encode.batcher import Batcher
 from service.encode.residents import Residents, StaleWeightsError
+from service.encode.station import Station
 from service.encode.supervision import (
     EncoderError,
     EncoderMemoryError,
     EncoderUnavailableError,
-    EncoderWorker,
 )
-from service.encode.turns import Turns
 from service.encode.work import (
     Batch,
     Part,
@@ -38,9 +36,10 @@ from service.videoclip.manifest import ArtefactError
 
 _log = logging.getLogger(__name__)
 
-_STUCK_SECONDS: Final = 5.0
-_STUCK_FACTOR: Final = 4.0
-"""A batch that takes so many times what was predicted, and so long, does not progress."""
+_AGAIN_SECONDS: Final = 30.0
+"""Weights that could not be built in a worker, and that another one has, are left to that one."""
+
+_PAUSE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class BatchRecord:
         seconds: from sending to the answer.
         queue_seconds: how long the oldest work in it had waited.
         outcome: `ok`, or why it, or a part of it, is run again or given up: `failure`,
-            `bad_output`, `memory`, `death`, `gone` (its weights).
+            `bad_output`, `memory`, `death`.
     """
 
     kind: str
@@ -70,67 +69,56 @@ class BadOutputError(EncoderError):
 
 
 class Dispatcher:
-    """Takes batches from the batcher, has the worker run them, and answers who waits.
+    """Has idle devices take batches from the one batcher, and answers who waits.
+
+    A device whose worker is down takes nothing: what waits is for the others, or waits on.
 
     Args:
-        worker: runs them.
-        batcher: says which.
-        residents: which weights are there.
-        turns: lets work in the background pass.
+        stations: the devices.
+        batcher: says what is next.
+        residents: has weights built again that a worker lost.
         timeout_seconds: a worker that does not answer a batch for so long is killed.
     """
 
     def __init__(
         self,
-        worker: EncoderWorker,
+        stations: Sequence[Station],
         *,
         batcher: Batcher,
         residents: Residents,
-        turns: Turns,
         timeout_seconds: float,
     ) -> None:
-        self._worker = worker
+        self._stations = stations
         self._batcher = batcher
         self._residents = residents
-        self._turns = turns
         self._timeout_seconds = timeout_seconds
-        self._arrived = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
-        self._rebuilding: set[asyncio.Task[None]] = set()
-        self._sent_at: float | None = None
-        self._sent_seconds = 0.0
+        self._rebuilding: dict[float, asyncio.Task[None]] = {}
+        self._not_before: dict[float, float] = {}
         self.observe: Callable[[BatchRecord], None] | None = None
         """Told of each batch that ended."""
 
     @property
-    def progressing(self) -> bool:
-        """Whether the loop runs and the batch in flight, if any, is not stuck."""
-        if self._loop is None or self._loop.done():
-            return False
-        if self._sent_at is None:
-            return True
-        allowed = max(_STUCK_SECONDS, _STUCK_FACTOR * self._sent_seconds)
-        return time.monotonic() - self._sent_at < allowed
-
-    @property
     def backlog_seconds(self) -> float:
         """Predicted seconds until work that came now would begin."""
-        running = 0.0 if self._sent_at is None else time.monotonic() - self._sent_at
-        return self._batcher.backlog_seconds(running_seconds=running)
+        working = sum(station.state == "ok" for station in self._stations)
+        return self._batcher.backlog_seconds(time.monotonic(), devices=max(1, working))
 
     def start(self) -> None:
         """Begin."""
-        self._loop = asyncio.create_task(self._run(), name="encoder-dispatcher")
+        for number, station in enumerate(self._stations):
+            name = f"encoder-dispatcher-{number}"
+            station.loop = asyncio.create_task(self._run(station), name=name)
 
     async def stop(self, error: Exception) -> None:
         """End; whoever still waits gets `error`."""
-        tasks = [task for task in (self._loop, *self._rebuilding) if task is not None]
+        loops = [station.loop for station in self._stations if station.loop is not None]
+        tasks = [*loops, *self._rebuilding.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._loop = None
-        for work in self._batcher.everything():
-            work.fail(error)
+        for station in self._stations:
+            station.loop = None
+        self._fail_all(error)
 
     async def encode(
         self, key: QueueKey, content: Slot | npt.NDArray[np.int64], *, deadline: float
@@ -138,15 +126,15 @@ class Dispatcher:
         """Return the vectors of `content` (clips of a slot, or tokens int64 (n, L)).
 
         Raises:
-            EncoderError: the worker failed twice on it, or is stopped.
+            EncoderError: workers failed twice on it, or are stopped.
         """
-        if self._loop is None:
+        if all(station.loop is None for station in self._stations):
             raise EncoderUnavailableError("the encoder is stopped")
         size = content.shape[0]
         future = asyncio.get_running_loop().create_future()
         work = Work(key, size, content, deadline, time.monotonic(), future)
         self._batcher.add(work)
-        self._arrived.set()
+        self._wake()
         try:
             return await work.future
         except asyncio.CancelledError:
@@ -157,30 +145,55 @@ class Dispatcher:
             # Answered, failed, or cancelled: then it is dropped here, before the next batch.
             self._batcher.forget(work)
 
-    async def _run(self) -> None:
+    def _wake(self) -> None:
+        """There may be work for devices that have none: who is first takes it."""
+        for station in self._stations:
+            station.woken.set()
+
+    def _fail_all(self, error: Exception) -> None:
+        for work in self._batcher.everything():
+            work.fail(error)
+
+    async def _run(self, station: Station) -> None:
         idle = False
         while True:
-            self._arrived.clear()
-            if not self._batcher.waiting:
-                idle = True
-                await self._arrived.wait()
-            async with self._turns.request():
-                # Taken only now: what gathered, or left, while this waited for its turn counts.
-                batch = self._batcher.take(time.monotonic(), idle=idle)
-                if batch is not None:
-                    await self._try(batch)
-            if batch is None and self._batcher.waiting:  # for weights that are being built
-                await self._arrived.wait()
-            idle = False
+            station.woken.clear()
+            child = await self._child(station)
+            if child is None:
+                continue
+            batch = None
+            if self._batcher.waiting:
+                async with station.turns.request():
+                    if not child.alive:
+                        continue
+                    # Taken only now: what gathered, or left, while this waited for its turn counts.
+                    there = station.worker.scales.keys()
+                    batch = self._batcher.take(time.monotonic(), idle=idle, there=there)
+                    if batch is not None:
+                        await self._try(station, child, batch)
+                self._rebuild_missing(station)
+            idle = batch is None
+            if idle:
+                await station.woken.wait()
 
-    async def _try(self, batch: Batch) -> None:
+    async def _child(self, station: Station) -> Child | None:
+        """The child of a station, waiting for one; what waits fails if there is none anywhere."""
+        try:
+            return await station.worker.child()
+        except EncoderUnavailableError as error:
+            if not any(other.worker.ready for other in self._stations):
+                self._fail_all(error)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            return None
+
+    async def _try(self, station: Station, child: Child, batch: Batch) -> None:
         """Run one batch. Whatever happens to it, the loop goes on."""
         waited = time.monotonic() - min(part.work.arrived for part in batch.parts)
         began = time.monotonic()
         outcome = "failure"
+        station.begin(batch)
         try:
-            self._sent_at, self._sent_seconds = began, batch.predicted_seconds
-            outcome = await self._send(batch)
+            outcome = await self._send(station, child, batch)
         except asyncio.CancelledError:
             self._batcher.again(batch.parts)  # who stops the loop answers them
             raise
@@ -197,23 +210,19 @@ class Dispatcher:
                 _log.exception("a batch of %d %s failed", batch.size, batch.key.kind)
             self._settle(after_failure(batch), error)
         finally:
-            self._sent_at = None
-            self._batcher.idle()
+            station.end()
+            self._batcher.ended(batch)
         if self.observe is not None:
             seconds = time.monotonic() - began
             self.observe(
                 BatchRecord(batch.key.kind, batch.size, batch.reason, seconds, waited, outcome)
             )
 
-    async def _send(self, batch: Batch) -> str:
-        child = await self._worker.child()
+    async def _send(self, station: Station, child: Child, batch: Batch) -> str:
         weight = batch.key.clip_weight
-        if weight is not None and self._residents.logit_scale(weight) is None:
-            self._rebuild(batch, weight)
-            return "gone"
-        header, payload = _message(batch)
-        self._sent_at = began = time.monotonic()
-        answer, output = await self._worker.ask(
+        header, payload = batch.message()
+        began = time.monotonic()
+        answer, output = await station.worker.ask(
             child, header, payload=payload, timeout=self._timeout_seconds
         )
         seconds = time.monotonic() - began
@@ -252,45 +261,33 @@ class Dispatcher:
             work.fail(error)
         for parts in again:
             self._batcher.again(parts)
-        self._arrived.set()
+        self._wake()
 
-    def _rebuild(self, batch: Batch, clip_weight: float) -> None:
-        """A worker that died took these weights along: build them again, then run the batch."""
-        self._batcher.block(clip_weight)
-        self._batcher.again(batch.parts)
-        task = asyncio.create_task(self._build(clip_weight))
-        self._rebuilding.add(task)
-        task.add_done_callback(self._rebuilding.discard)
+    def _rebuild_missing(self, station: Station) -> None:
+        """Have weights built that something waits for and this worker, which came back, lacks."""
+        for clip_weight in self._batcher.clip_weights - station.worker.scales.keys():
+            soon = time.monotonic() < self._not_before.get(clip_weight, 0.0)
+            if clip_weight in self._rebuilding or (soon and self._somewhere(clip_weight)):
+                continue
+            task = asyncio.create_task(self._rebuild(clip_weight))
+            self._rebuilding[clip_weight] = task
 
-    async def _build(self, clip_weight: float) -> None:
+    def _somewhere(self, clip_weight: float) -> bool:
+        workers = (station.worker for station in self._stations)
+        return any(worker.ready and clip_weight in worker.scales for worker in workers)
+
+    async def _rebuild(self, clip_weight: float) -> None:
         try:
             await self._residents.rebuild(clip_weight)
         except Exception as error:  # noqa: BLE001 - told to everyone who waits for it
             _log.error("the weights at %g cannot be built again: %s", clip_weight, error)
-            lost = StaleWeightsError(f"clip_weight {clip_weight:g} is lost: {error}")
-            for work in self._batcher.everything():
-                if work.key.clip_weight == clip_weight:
-                    work.fail(lost)
+            self._not_before[clip_weight] = time.monotonic() + _AGAIN_SECONDS
+            if not self._somewhere(clip_weight):
+                self._residents.lost(clip_weight)
+                lost = StaleWeightsError(f"clip_weight {clip_weight:g} is lost: {error}")
+                for work in self._batcher.everything():
+                    if work.key.clip_weight == clip_weight:
+                        work.fail(lost)
         finally:
-            self._batcher.unblock(clip_weight)
-            self._arrived.set()
-
-
-def _message(batch: Batch) -> tuple[Header, bytes]:
-    """Return the call of the worker: where clips are, or the tokens themselves."""
-    header: Header = {"op": batch.key.kind, "clip_weight": batch.key.clip_weight}
-    if batch.key.kind == "clips":
-        header["parts"] = [
-            [part.work.content.offset, list(part.work.content.shape), part.first, part.last]
-            for part in batch.parts
-            if isinstance(part.work.content, Slot)
-        ]
-        return header, b""
-    rows = [
-        part.work.content[part.first : part.last]
-        for part in batch.parts
-        if isinstance(part.work.content, np.ndarray)
-    ]
-    ids = rows[0] if len(rows) == 1 else np.concatenate(rows)
-    header["shape"] = list(ids.shape)
-    return header, np.ascontiguousarray(ids, np.int64).tobytes()
+            del self._rebuilding[clip_weight]
+            self._wake()

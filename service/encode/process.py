@@ -1,9 +1,8 @@
-"""The encoder process as the event loop sees it: started, called, swapped, started again."""
+"""The encoders as the event loop sees them: started, called, swapped, started again."""
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,34 +12,34 @@ import numpy.typing as npt
 from service.channel import Header
 from service.encode.batcher import BUCKETS, Batcher
 from service.encode.builder import NetworkBuilder
-from service.encode.canary import Canary
 from service.encode.device import parse_device
 from service.encode.dispatcher import BatchRecord, Dispatcher
 from service.encode.residents import Residents
 from service.encode.runtime import Precision, RuntimeName
 from service.encode.space import EmbeddingSpace, Encoded, round_clip_weight
-from service.encode.supervision import EncoderUnavailableError, EncoderWorker, WorkerSetup
+from service.encode.station import state_of, stations_on
+from service.encode.supervision import EncoderUnavailableError, WorkerSetup
 from service.encode.trial import Trial
-from service.encode.turns import Turns
 from service.encode.work import NO_DEADLINE, QueueKey
 from service.frames import FrameSlots, Slot
 from service.videoclip.manifest import Manifest
 
 
 class EncoderProcess:
-    """One worker process that holds an artefact; restarted when it dies or hangs.
+    """Worker processes that hold an artefact, one for each device; restarted when they die or hang.
 
-    Calls gather in batches (`Batcher`), clips and texts of all requests by turns. What is in flight
-    when the worker dies is run once more. Work in the background (`trial`) stands back for them.
-    Weights at several λ can be there at once (`hold`); each answer is of exactly one.
+    Calls gather in batches (`Batcher`), clips and texts of all requests by turns; whichever device
+    is idle takes the next one. What is in flight when a worker dies is run once more, maybe by
+    another. Work in the background (`trial`) stands back for them. Weights at several λ can be
+    there at once (`hold`); each answer is of exactly one.
 
     Args:
         folder: the artefact.
         manifest: its manifest.
         slots: the arena that clips are read from.
         runtime: `onnx`, or `torchscript` where torch is installed.
-        device: `cpu`, `cuda` or `cuda:N`.
-        threads: threads of a call; None: the cores this process may use.
+        devices: `cpu`, `cuda` or `cuda:N`, each; alike, for they share one cost model.
+        threads: threads of a call; None: the devices share the cores this process may use.
         precision: what the networks compute with: float32, or a variant that the artefact has.
         clip_weight: λ to start with; None: the manifest's.
         resident: most λ whose weights are there at once.
@@ -55,7 +54,7 @@ class EncoderProcess:
         manifest: Manifest,
         slots: FrameSlots,
         runtime: RuntimeName = "onnx",
-        device: str = "cpu",
+        devices: Sequence[str] = ("cpu",),
         threads: int | None = None,
         precision: Precision = "float32",
         clip_weight: float | None = None,
@@ -74,38 +73,35 @@ class EncoderProcess:
             build=lambda clip_weight: self._builder.build(clip_weight),
             drop=lambda clip_weight: self._builder.drop(clip_weight),
         )
-        self._worker = EncoderWorker(
-            WorkerSetup(
-                folder=folder,
-                revision=manifest.revision,
-                runtime=runtime,
-                threads=threads or len(os.sched_getaffinity(0)),
-                device=device,
-                precision=precision,
-                descriptor=slots.descriptor,
-                build_timeout_seconds=build_timeout_seconds,
-            ),
+        setup = WorkerSetup(
+            folder=folder,
+            revision=manifest.revision,
+            runtime=runtime,
+            threads=threads or max(1, len(os.sched_getaffinity(0)) // len(devices)),
+            device=devices[0],
+            precision=precision,
+            descriptor=slots.descriptor,
+            build_timeout_seconds=build_timeout_seconds,
+        )
+        self.stations = stations_on(
+            devices,
+            setup=setup,
             clip_weight=lambda: self._residents.served,
             configured=self._configured,
+            timeout_seconds=call_timeout_seconds,
         )
-        self.turns = Turns()
-        """Who calls the worker next."""
-        on_cuda = parse_device(device).kind == "cuda"
+        """The devices, in the order of `devices`."""
+        self._workers = tuple(station.worker for station in self.stations)
+        on_cuda = parse_device(devices[0]).kind == "cuda"
         self.batcher = Batcher(buckets=BUCKETS if on_cuda else ())
         """What waits, and what batches cost; to be read only."""
         self._dispatcher = Dispatcher(
-            self._worker,
+            self.stations,
             batcher=self.batcher,
             residents=self._residents,
-            turns=self.turns,
             timeout_seconds=call_timeout_seconds,
         )
-        self._canary = Canary(self._worker, turns=self.turns, timeout_seconds=call_timeout_seconds)
-        self._builder = NetworkBuilder(
-            self._worker,
-            logit_scale=self._residents.logit_scale,
-            timeout_seconds=build_timeout_seconds,
-        )
+        self._builder = NetworkBuilder(self._workers, timeout_seconds=build_timeout_seconds)
         self._trying = asyncio.Lock()
 
     @property
@@ -130,25 +126,19 @@ class EncoderProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the worker process runs."""
-        return self._worker.alive
+        """Whether a worker process runs."""
+        return any(worker.alive for worker in self._workers)
 
     @property
     def ready(self) -> bool:
-        """Whether it runs, has loaded the artefact, passed its check, and gets on with its work."""
-        return self._worker.ready and self._dispatcher.progressing and self._canary.alive
+        """Whether a device works: loaded, checked, and getting on."""
+        return self.state in ("ok", "degraded")
 
     @property
     def state(self) -> str:
-        """``ok``; ``stuck``: its process runs and does not get on; or ``down``."""
-        if not self._worker.ready:
-            return "down"
-        return "ok" if self.ready else "stuck"
-
-    @property
-    def silent_seconds(self) -> float:
-        """How long ago the worker last answered anything."""
-        return time.monotonic() - self._worker.answered_at
+        """``ok``; ``degraded``: some devices are not; ``stuck``: those that run do not get on; or
+        ``down``."""
+        return state_of(self.stations)
 
     @property
     def backlog_seconds(self) -> float:
@@ -161,13 +151,13 @@ class EncoderProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running worker."""
-        return self._worker.pid
+        """Process id of the running worker of the first device."""
+        return self._workers[0].pid
 
     @property
     def restarts(self) -> int:
-        """How often the worker was started again."""
-        return self._worker.restarts
+        """How often a worker was started again."""
+        return sum(worker.restarts for worker in self._workers)
 
     def space_at(self, clip_weight: float) -> EmbeddingSpace:
         """Return the space of this artefact at `clip_weight`."""
@@ -175,21 +165,29 @@ class EncoderProcess:
         return EmbeddingSpace(name, revision, clip_weight, self._precision)
 
     async def start(self) -> None:
-        """Start the worker and wait until it has loaded and checked the artefact.
+        """Start the workers and wait until all have loaded and checked the artefact.
 
         Raises:
             ArtefactError: the artefact is broken; one line.
-            EncoderError: the worker could not be started (no runtime installed, no memory).
+            EncoderError: a worker could not be started (no runtime installed, no memory).
         """
-        await self._worker.start()
+        starts = (worker.start() for worker in self._workers)
+        try:
+            for result in await asyncio.gather(*starts, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+        except BaseException:
+            await self.stop()
+            raise
         self._dispatcher.start()
-        self._canary.start()
+        for station in self.stations:
+            station.start()
 
     async def stop(self) -> None:
-        """End the worker; calls in flight raise. Safe to call twice."""
-        await self._canary.stop()
+        """End the workers; calls in flight raise. Safe to call twice."""
+        await asyncio.gather(*(station.stop() for station in self.stations))
         await self._dispatcher.stop(EncoderUnavailableError("the encoder is stopped"))
-        await self._worker.stop()
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
 
     @asynccontextmanager
     async def hold(self, clip_weight: float, *, again: bool = False) -> AsyncIterator[None]:
@@ -249,7 +247,8 @@ class EncoderProcess:
             EncoderError: the worker failed; the old λ is kept.
         """
         wanted = round_clip_weight(clip_weight)
-        if wanted != self.clip_weight or not self._worker.ready:
+        everywhere = all(wanted in worker.scales for worker in self._workers)
+        if wanted != self.clip_weight or not everywhere:
             await self._residents.serve(wanted)
         return self.space_at(wanted)
 
@@ -261,9 +260,8 @@ class EncoderProcess:
         `set_clip_weight`.
         """
         trial = Trial(
-            self._worker,
+            self.stations,
             clip_weight=round_clip_weight(clip_weight),
-            turns=self.turns,
             call_timeout_seconds=self._call_timeout_seconds,
             build_timeout_seconds=self._build_timeout_seconds,
         )
@@ -292,8 +290,11 @@ class EncoderProcess:
 
     def _configured(self, answer: Header) -> None:
         """A worker has started: it has one network, and has measured it."""
-        weight = float(answer["clip_weight"])
-        self._residents.restarted(weight, logit_scale=float(answer["logit_scale"]))
+        self._residents.restarted(
+            float(answer["clip_weight"]),
+            logit_scale=float(answer["logit_scale"]),
+            elsewhere={weight for worker in self._workers for weight in worker.scales},
+        )
         clip_seconds, text_seconds = answer["seconds"]
         self.batcher.costs["clips"].add(1, clip_seconds)
         self.batcher.costs["texts"].add(int(answer["tokens"]), text_seconds)

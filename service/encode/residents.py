@@ -1,8 +1,8 @@
-"""Which λ have their weights in the encoder process, and which goes when another one comes."""
+"""Which λ have their weights in the encoders, and which goes when another one comes."""
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 from service.encode.supervision import EncoderError, EncoderUnavailableError
@@ -40,10 +40,14 @@ class Residents:
     used longest ago goes first. Who needs a λ that is not there waits for its turn, and λ that are
     there wait behind it, so none can keep the others out for ever.
 
+    What is there is there in each worker that has run since it was built; no worker has a network
+    that is not listed here, so the limit holds in each of them.
+
     Args:
         limit: most networks, the served one included; while λ is switched there may be two.
         served: λ that is served.
-        build: builds the network at a λ in the worker, checks it and returns its logit scale.
+        build: builds the network at a λ in the workers that lack it, checks it and returns its
+            logit scale.
         drop: gives its memory back.
     """
 
@@ -80,10 +84,24 @@ class Residents:
         """Return the logit scale at a λ, None while its weights are not there."""
         return self._scales.get(clip_weight)
 
-    def restarted(self, clip_weight: float, *, logit_scale: float) -> None:
-        """A new worker has the weights at this λ and no others."""
-        self._scales.clear()
+    def restarted(
+        self, clip_weight: float, *, logit_scale: float, elsewhere: Collection[float] = ()
+    ) -> None:
+        """A new worker has the weights at this λ and no others; other workers have `elsewhere`.
+
+        What is held keeps its place: it is built again when work at it waits.
+        """
+        for lost in [each for each in self._scales if each not in elsewhere]:
+            if lost != clip_weight and lost not in self._holders:
+                del self._scales[lost]
         self._scales[clip_weight] = logit_scale
+        self._released.set()  # who waits for a place may have one now
+
+    def lost(self, clip_weight: float) -> None:
+        """No worker has the weights at this λ, and they could not be had again."""
+        if clip_weight != self._served:
+            self._scales.pop(clip_weight, None)
+            self._released.set()
 
     @asynccontextmanager
     async def hold(self, clip_weight: float, *, again: bool = False) -> AsyncIterator[None]:
@@ -113,11 +131,7 @@ class Residents:
         try:
             yield
         finally:
-            self._holders[clip_weight] -= 1
-            if not self._holders[clip_weight]:
-                del self._holders[clip_weight]
-                self._released.set()
-                self._trim()
+            self._release(clip_weight)
 
     async def serve(self, clip_weight: float) -> None:
         """Build the weights at `clip_weight`, then serve them in place of the present ones.
@@ -125,15 +139,41 @@ class Residents:
         Raises: as `hold`; then the old λ serves on.
         """
         async with self._in_turn():
-            await self._ensure(clip_weight, limit=max(2, self._limit))
+            if clip_weight in self._scales:
+                # In workers that came back without it; who restarts meanwhile may take it along.
+                self._scales[clip_weight] = await self._build(clip_weight)
+            else:
+                await self._ensure(clip_weight, limit=max(2, self._limit))
             self._served = clip_weight
             self._scales.move_to_end(clip_weight)
         self._trim()
 
     async def rebuild(self, clip_weight: float) -> None:
         """Build again what a worker that died took along, whoever holds it. Raises: as `hold`."""
-        async with self._in_turn():
-            await self._ensure(clip_weight, limit=self._limit)
+        if clip_weight not in self._scales:
+            async with self._in_turn():
+                await self._ensure(clip_weight, limit=self._limit)
+            return
+        # It has its place. Who waits for one may wait for those who wait for this.
+        self._holders[clip_weight] += 1
+        try:
+            await self._build(clip_weight)
+        except NoRoomError:
+            victim = self._victim()
+            if victim is None:
+                raise
+            del self._scales[victim]
+            await self._drop(victim)
+            await self._build(clip_weight)
+        finally:
+            self._release(clip_weight)
+
+    def _release(self, clip_weight: float) -> None:
+        self._holders[clip_weight] -= 1
+        if not self._holders[clip_weight]:
+            del self._holders[clip_weight]
+            self._released.set()
+            self._trim()
 
     def _is_free_to_use(self, clip_weight: float, *, again: bool) -> bool:
         if clip_weight == self._served or (again and clip_weight in self._holders):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,7 @@ class WorkerSetup:
         precision: what the networks compute with.
         descriptor: of the frame arena.
         build_timeout_seconds: for loading and for building a λ.
+        name: what messages call it.
         module: what runs in the process.
     """
 
@@ -60,6 +61,7 @@ class WorkerSetup:
     precision: Precision
     descriptor: int
     build_timeout_seconds: float
+    name: str = "encoder"
     module: str = "service.encode.worker"
 
 
@@ -86,6 +88,9 @@ class EncoderWorker:
         self._configured = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._stopping = False
+        self.scales: dict[float, float] = {}
+        """λ whose weights it has, or had when it died -> logit scale; another dict for each start,
+        so what is noted late of one that died is not taken for true of the next."""
         self.restarts = 0
         self.answered_at = time.monotonic()
         """When it last answered anything: a batch, the canary, a build."""
@@ -98,7 +103,12 @@ class EncoderWorker:
     @property
     def ready(self) -> bool:
         """Whether it runs, has loaded the artefact, and has passed its check."""
-        return self.alive and self._configured.is_set()
+        return self.present is not None
+
+    @property
+    def present(self) -> Child | None:
+        """The child if it is ready now."""
+        return self._child if self.alive and self._configured.is_set() else None
 
     @property
     def pid(self) -> int | None:
@@ -119,7 +129,9 @@ class EncoderWorker:
         except BaseException:
             await self.stop()
             raise
-        self._supervisor = asyncio.create_task(self._supervise(), name="encoder-supervisor")
+        self._supervisor = asyncio.create_task(
+            self._supervise(), name=f"{self._setup.name}-supervisor"
+        )
 
     async def stop(self) -> None:
         """End the worker; calls in flight raise. Safe to call twice."""
@@ -147,9 +159,10 @@ class EncoderWorker:
             async with asyncio.timeout(timeout):
                 answer, output = await child.call(header, payload=payload)
         except TimeoutError:
-            _log.error("encoder did not answer %s in %g s: killed", header["op"], timeout)
+            name = self._setup.name
+            _log.error("%s did not answer %s in %g s: killed", name, header["op"], timeout)
             status = await child.kill()
-            raise ChildDiedError("encoder", status=status, taken=True) from None
+            raise ChildDiedError(name, status=status, taken=True) from None
         self.answered_at = time.monotonic()
         if "artefact" in answer:
             raise ArtefactError(**answer["artefact"])
@@ -167,10 +180,9 @@ class EncoderWorker:
         while True:
             if self._stopping:
                 raise EncoderUnavailableError("the encoder is stopped")
-            child = self._child
-            if child is not None and child.alive and self._configured.is_set():
+            if (child := self.present) is not None:
                 return child
-            if child is not None and not child.alive:
+            if self._child is not None and not self._child.alive:
                 self._configured.clear()  # the supervisor may not have seen it yet
             try:
                 async with asyncio.timeout(self._setup.build_timeout_seconds):
@@ -179,12 +191,23 @@ class EncoderWorker:
                 raise EncoderUnavailableError("the encoder is not ready") from None
 
     async def _launch(self) -> None:
+        while True:
+            clip_weight = self._clip_weight()
+            child, answer = await self._configure(clip_weight)
+            if clip_weight == self._clip_weight():
+                break
+            await child.kill()  # other workers have put another λ to serve meanwhile
+        self.scales = {clip_weight: float(answer["logit_scale"])}
+        self._tell(answer)
+        self._configured.set()
+
+    async def _configure(self, clip_weight: float) -> tuple[Child, Header]:
         # Settings of this service may hold secrets, and the worker needs none of them.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("VTAG_")}
         try:
             child = await Child.start(
                 self._setup.module,
-                name="encoder",
+                name=self._setup.name,
                 environment={**kept, "OMP_WAIT_POLICY": "PASSIVE"},
                 folder=Path("/"),
                 descriptors=(self._setup.descriptor,),
@@ -200,7 +223,7 @@ class EncoderWorker:
             "threads": self._setup.threads,
             "device": self._setup.device,
             "precision": self._setup.precision,
-            "clip_weight": self._clip_weight(),
+            "clip_weight": clip_weight,
             "descriptor": self._setup.descriptor,
         }
         try:
@@ -216,8 +239,7 @@ class EncoderWorker:
         except BaseException:
             await child.kill()
             raise
-        self._tell(answer)
-        self._configured.set()
+        return child, answer
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
@@ -228,7 +250,7 @@ class EncoderWorker:
                 status = await self._child.wait()
                 self._configured.clear()
                 await self._child.kill()
-                _log.warning("encoder ended with status %d", status)
+                _log.warning("%s ended with status %d", self._setup.name, status)
             if loop.time() - started > 2 * _LAST_BACKOFF_SECONDS:
                 backoff_seconds = _FIRST_BACKOFF_SECONDS
             await asyncio.sleep(backoff_seconds)
@@ -237,4 +259,29 @@ class EncoderWorker:
             try:
                 await self._launch()
             except (ArtefactError, EncoderError) as error:
-                _log.error("encoder did not start: %s", error)
+                _log.error("%s did not start: %s", self._setup.name, error)
+
+
+async def first_ready(workers: Sequence[EncoderWorker]) -> None:
+    """Wait until one of them is ready.
+
+    Raises:
+        EncoderUnavailableError: none became so in time, or they are stopped.
+    """
+    if any(worker.ready for worker in workers):
+        return
+    waiting = [asyncio.ensure_future(worker.child()) for worker in workers]
+    try:
+        failure = EncoderUnavailableError("there is no encoder")
+        for first in asyncio.as_completed(waiting):
+            try:
+                await first
+            except EncoderUnavailableError as error:
+                failure = error
+            else:
+                return
+        raise failure
+    finally:
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

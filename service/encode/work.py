@@ -2,13 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from service.channel import Header
 from service.frames import Slot
 
 Kind = Literal["clips", "texts"]
@@ -28,6 +29,10 @@ class QueueKey:
 
     kind: Kind
     clip_weight: float | None
+
+    def can_run(self, there: Collection[float] | None) -> bool:
+        """Whether a worker with the weights at these λ can run it; None: at all."""
+        return there is None or self.clip_weight is None or self.clip_weight in there
 
 
 @dataclass(eq=False)
@@ -104,7 +109,7 @@ class Part:
         return self.last - self.first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Parts of the works of one queue, run together.
 
@@ -135,6 +140,25 @@ class Batch:
     def works(self) -> tuple[Work, ...]:
         """The works that it holds parts of."""
         return tuple(dict.fromkeys(part.work for part in self.parts))
+
+    def message(self) -> tuple[Header, bytes]:
+        """Return the call of a worker: where clips are, or the tokens themselves."""
+        header: Header = {"op": self.key.kind, "clip_weight": self.key.clip_weight}
+        if self.key.kind == "clips":
+            header["parts"] = [
+                [part.work.content.offset, list(part.work.content.shape), part.first, part.last]
+                for part in self.parts
+                if isinstance(part.work.content, Slot)
+            ]
+            return header, b""
+        rows = [
+            part.work.content[part.first : part.last]
+            for part in self.parts
+            if isinstance(part.work.content, np.ndarray)
+        ]
+        ids = rows[0] if len(rows) == 1 else np.concatenate(rows)
+        header["shape"] = list(ids.shape)
+        return header, np.ascontiguousarray(ids, np.int64).tobytes()
 
 
 def after_failure(batch: Batch) -> tuple[list[Sequence[Part]], list[Work]]:

@@ -197,7 +197,9 @@ class _Worker:
         def build() -> tuple[Header, bytes]:
             if self._model is None:
                 raise RuntimeError("not configured")
-            needed, there = _ROOM * self._model.bytes_per_network, available_bytes()
+            # Other workers on this machine build at the same time, and see the same memory.
+            at_once = int(header.get("at_once", 1))
+            needed, there = at_once * _ROOM * self._model.bytes_per_network, available_bytes()
             if there is not None and needed > there:
                 mega = 1e6
                 return {"no_room": f"{needed / mega:.0f} MB, {there / mega:.0f} are there"}, b""

@@ -86,7 +86,7 @@ def admission(settings: Settings, metrics: Metrics) -> Admission:
         },
         workers={
             "video": settings.decode_workers,
-            "text": 1,
+            "text": settings.device.count(",") + 1,
             "upload": settings.max_uploads,
             "download": settings.max_downloads,
         },

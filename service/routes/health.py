@@ -28,12 +28,15 @@ async def readyz(request: Request) -> Response:
     """200, or 503 with the components that are not ready.
 
     A component is ready while it gets on with its work, or would: idle workers are asked now and
-    then. Redis that is down, and a disk without room for uploads, are degraded, not unready.
+    then. Redis that is down, a disk without room for uploads, and an encoder of several devices
+    of which one does not work, are degraded, not unready; `devices` says which, by its place in
+    VTAG_DEVICE.
     """
     progress = progress_of(request)
-    components = dict(progress.components)
+    components, devices = dict(progress.components), {}
     if progress.parts is not None:
         components |= await _probe(progress.parts)
+        devices = dict(progress.parts.devices())
     for name, state in components.items():
         request.app.state.metrics.component_up.labels(name).set(state in ("ok", "degraded"))
     waiting = sorted(name for name, state in components.items() if state not in ("ok", "degraded"))
@@ -41,11 +44,11 @@ async def readyz(request: Request) -> Response:
         error = ApiError(
             "not_ready",
             f"Waiting for: {', '.join(waiting) or 'start-up'}.",
-            extra={"components": components},
+            extra={"components": components, "devices": devices},
             retry_after_seconds=2,
         )
         return problem(error, instance=request.url.path, request_id=str(request.state.request_id))
-    body = orjson.dumps({"status": "ready", "components": components})
+    body = orjson.dumps({"status": "ready", "components": components, "devices": devices})
     return Response(body, media_type="application/json")
 
 

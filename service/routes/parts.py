@@ -67,6 +67,10 @@ class Parts:
         """Component -> "ok", "degraded", "stuck" or "down", at this time."""
         return self.serving.present.states()
 
+    def devices(self) -> Mapping[str, str]:
+        """Place in VTAG_DEVICE -> "ok", "stuck" or "down", at this time."""
+        return self.serving.present.devices()
+
 
 @dataclass
 class Progress:

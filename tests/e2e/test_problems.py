@@ -72,6 +72,7 @@ def test_operations_routes_answer(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz").json()
     assert ready["components"] == dict.fromkeys(("index", "encoder", "decoder", "spool"), "ok")
+    assert ready["devices"] == {"0": "ok"}
     assert client.get("/version").json()["ffmpeg"]
     [model] = client.get("/models").json()["data"]
     assert (model["id"], model["status"]) == ("small", "served")

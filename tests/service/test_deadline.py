@@ -79,12 +79,12 @@ async def test_while_its_video_is_decoded(engine: Engine, tmp_path: Path) -> Non
 async def test_before_a_batch_and_in_one(engine: Engine, video: Path) -> None:
     """The encoder hangs: the clips of the first request are in it, those of the second wait."""
     await engine.tagger.classify(video, labels=LABELS)  # texts are known from here on
-    await engine.encoder._canary.stop()  # or it is the one that waits for the answer
+    await engine.encoder.stations[0].stop()  # or it is the one that waits for the answer
     pid = engine.encoder.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     first, in_batch = _begin(engine, video)
-    await _until(lambda: engine.encoder._dispatcher._sent_at is not None)
+    await _until(lambda: engine.encoder.stations[0].busy)
     second, before = _begin(engine, video)
     await _until(lambda: engine.encoder.batcher.waiting_rows("clips") == 1)
     await _leave(first)

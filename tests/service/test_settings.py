@@ -1,6 +1,7 @@
 """Settings: everything from the environment, every mistake at once."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,30 @@ def test_bare_host_and_port_count_and_the_prefixed_win(monkeypatch: pytest.Monke
     assert (load().host, load().port) == ("::1", 9001)
     monkeypatch.setenv("VTAG_PORT", "9002")
     assert load().port == 9002
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("cpu,cpu", "cpu,cpu"),
+        (" cuda:0, cuda:1", "cuda:0,cuda:1"),
+        ("cuda,cuda:0", "cuda,cuda:0"),
+        ("cpu,", "entry 2 is '': must be cpu, cuda or cuda:N (got 'cpu,')"),
+        ("cuda:0,cuda:*", "entry 2 is 'cuda:*': must be cpu, cuda or cuda:N"),
+        ("cpu,cuda:1", "devices of one list must be alike, not cpu beside cuda (got 'cpu,cuda:1')"),
+        (",".join(["cpu"] * 17), "names 17 devices, must be at most 16"),
+    ],
+)
+def test_several_devices_are_a_list_of_what_is_alike(
+    words: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spaces are nothing; a mistake names the entry, the value and the limit."""
+    monkeypatch.setenv("VTAG_DEVICE", words)
+    if found.startswith("c"):
+        assert load().device == found
+    else:
+        with pytest.raises(SettingsError, match=re.escape(f"VTAG_DEVICE: {found}")):
+            load()
 
 
 @pytest.mark.parametrize(

@@ -40,18 +40,19 @@ async def running(
     )
     slots = FrameSlots(4, slot_bytes=1 << 20)
     folder = root / manifest.name / manifest.revision
-    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1, **options)
+    options = {"threads": 1, **options}
+    encoder = EncoderProcess(folder, manifest=manifest, slots=slots, **options)
     if module is not None:
-        worker = encoder._worker
-        worker._setup = replace(worker._setup, module=module)
+        for station in encoder.stations:
+            station.worker._setup = replace(station.worker._setup, module=module)
     await encoder.start()
     try:
         yield encoder, slots
     finally:
-        pid = encoder.pid
+        pids = [station.worker.pid for station in encoder.stations]
         await encoder.stop()
         slots.close()
-        assert pid is None or not psutil.pid_exists(pid)
+        assert not any(psutil.pid_exists(pid) for pid in pids if pid is not None)
 
 
 def fill(slots: FrameSlots, slot: Slot) -> npt.NDArray[np.uint8]:

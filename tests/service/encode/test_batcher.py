@@ -179,11 +179,12 @@ def test_who_left_is_not_taken_and_not_counted() -> None:
     first = made.take(0.0)
     assert first is not None
     assert first.works == (gone,)
-    assert made.backlog_seconds(running_seconds=math.inf) == pytest.approx(3.0)
+    made.ended(first)
+    assert made.backlog_seconds() == pytest.approx(3.0)
     gone.future.cancel()
     made.forget(gone)
     assert made.waiting_rows("clips") == 1
-    assert made.backlog_seconds(running_seconds=math.inf) == pytest.approx(1.0)
+    assert made.backlog_seconds() == pytest.approx(1.0)
     second = made.take(0.0)
     assert second is not None
     assert second.works == (stays,)
@@ -191,17 +192,33 @@ def test_who_left_is_not_taken_and_not_counted() -> None:
     assert made.take(0.0) is None
 
 
-def test_blocked_weights_wait_and_the_others_go_on() -> None:
-    """Until they are there again."""
+def test_work_at_weights_that_a_device_lacks_waits_or_is_for_others() -> None:
+    """Work at the others goes on."""
     made = batcher()
     made.add(work(CLIPS))
     made.add(work(OTHER))
-    made.block(0.5)
-    taken = [made.take(0.0), made.take(0.0)]
+    taken = [made.take(0.0, there={0.1}), made.take(0.0, there={0.1})]
     assert taken[0] is not None
     assert (taken[0].key, taken[1]) == (OTHER, None)
-    made.unblock(0.5)
-    assert made.take(0.0) is not None
+    assert made.clip_weights == {0.5}
+    assert made.take(0.0, there={0.5}) is not None
+
+
+def test_the_backlog_is_shared_by_the_devices_that_work() -> None:
+    """Two take half the time; one that is idle begins at once; what runs counts as far as it is."""
+    made = batcher(clips=(1.0, 0.0))
+    for _ in range(4):
+        made.add(work())
+    assert made.backlog_seconds(0.0) == pytest.approx(4.0)
+    assert made.backlog_seconds(0.0, devices=2) == pytest.approx(2.0)
+    running = [made.take(0.0), made.take(0.0), made.take(0.0)]
+    assert made.backlog_seconds(0.5, devices=2) == pytest.approx((1.0 + 3 * 0.5) / 2)
+    running.append(made.take(0.5))
+    for batch in running[:2]:
+        assert batch is not None
+        made.ended(batch)
+    assert made.backlog_seconds(0.5, devices=2) == pytest.approx((0.5 + 1.0) / 2)
+    assert made.backlog_seconds(0.5, devices=3) == 0
 
 
 def _run(batch: Batch, *, poison: set[Work]) -> int:
@@ -310,7 +327,7 @@ class Everything(RuleBasedStateMachine):
             assert part.first == self.given[part.work]
             self.given[part.work] = part.last
         self.batcher.finished(batch, seconds=seconds)
-        self.batcher.idle()
+        self.batcher.ended(batch)
 
     @rule()
     def drain(self) -> None:
@@ -319,7 +336,7 @@ class Everything(RuleBasedStateMachine):
             for part in batch.parts:
                 assert part.first == self.given[part.work]
                 self.given[part.work] = part.last
-        self.batcher.idle()
+            self.batcher.ended(batch)
         assert all(self.given[one] == one.size for one in self.works if not one.left)
         assert not self.batcher.waiting
         assert self.batcher.backlog_seconds() == 0

@@ -209,13 +209,13 @@ async def test_requests_that_left_are_not_run(tmp_path: Path) -> None:
     """Cancelled while a long call runs: their clips never reach the worker."""
     async with running(tmp_path) as (encoder, slots), leased(slots, 3) as clips:
         records = batching(encoder)
-        await encoder._canary.stop()
+        await encoder.stations[0].stop()  # or it is the one that asks
         pid = encoder.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         texts = asyncio.create_task(encoder.encode_texts(IDS))
         async with asyncio.timeout(60):
-            while encoder.batcher.waiting_rows("texts") or encoder._dispatcher._sent_at is None:
+            while encoder.batcher.waiting_rows("texts") or not encoder.stations[0].busy:
                 await asyncio.sleep(0.01)
         calls = [asyncio.create_task(encoder.encode_clips(slot)) for slot, _ in clips]
         await asyncio.sleep(0)
@@ -255,7 +255,7 @@ async def test_an_odd_answer_does_not_end_the_loop(
 ) -> None:
     """What nobody thought of fails its requests; the next ones are answered."""
     async with running(tmp_path) as (encoder, slots), leased(slots, 1) as [(slot, pixels)]:
-        worker = encoder._worker
+        worker = encoder.stations[0].worker
         real = worker.ask
 
         async def odd(*_: object, **__: object) -> object:

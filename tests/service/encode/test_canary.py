@@ -68,17 +68,18 @@ async def test_batches_are_proof_enough(tmp_path: Path, monkeypatch: pytest.Monk
     """While requests are answered nothing is asked beside them."""
     monkeypatch.setattr(canary, "_SILENCE_SECONDS", 0.5)
     async with running(tmp_path) as (encoder, _):
-        encoder._worker.answered_at = float("inf")  # as if answers never stopped coming
+        [station] = encoder.stations
+        station.worker.answered_at = float("inf")  # as if answers never stopped coming
         asked = asyncio.Event()
-        ask = encoder._canary._ask
+        ask = station._canary._ask
 
         async def noted() -> None:
             asked.set()
             await ask()
 
-        monkeypatch.setattr(encoder._canary, "_ask", noted)
+        monkeypatch.setattr(station._canary, "_ask", noted)
         await asyncio.sleep(2)
         assert not asked.is_set()
-        encoder._worker.answered_at = 0.0
+        station.worker.answered_at = 0.0
         async with asyncio.timeout(60):
             await asked.wait()

@@ -49,7 +49,7 @@ def test_runtimes_refuse_a_device_they_do_not_have(monkeypatch: pytest.MonkeyPat
 async def test_the_encoder_does_not_start_on_a_device_that_is_not_there(tmp_path: Path) -> None:
     """The word reaches the worker, and its refusal comes back as one line."""
     with pytest.raises(EncoderError, match=r"^VTAG_DEVICE: cuda:99 [^\n]+$"):
-        async with running(tmp_path, device="cuda:99"):
+        async with running(tmp_path, devices=["cuda:99"]):
             pass
 
 
@@ -60,7 +60,7 @@ async def test_cuda_gives_the_vectors_of_the_cpu(tmp_path: Path) -> None:
     found = []
     for device in ("cpu", "cuda:0"):
         async with (
-            running(tmp_path / device, device=device) as (encoder, slots),
+            running(tmp_path / device, devices=[device]) as (encoder, slots),
             slots.lease(SHAPE) as slot,
         ):
             fill(slots, slot)
