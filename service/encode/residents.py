@@ -69,6 +69,7 @@ class Residents:
         self._waiting = 0
         self._released = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
+        self._building: asyncio.Task[None] | None = None
 
     @property
     def served(self) -> float:
@@ -184,8 +185,15 @@ class Residents:
     async def _in_turn(self) -> AsyncIterator[None]:
         self._waiting += 1
         try:
-            async with self._turn:
+            await self._turn.acquire()
+            try:
                 yield
+            finally:
+                if self._building is None or self._building.done():
+                    self._turn.release()
+                else:  # the next may not build before this is done
+                    self._building.add_done_callback(self._finished)
+                self._building = None
         finally:
             self._waiting -= 1
 
@@ -194,13 +202,30 @@ class Residents:
             return
         await self._make_room(limit - 1)
         try:
-            scale = await self._build(clip_weight)
+            await self._built(clip_weight)
         except NoRoomError:
             if len(self._scales) < 2:
                 raise
             await self._make_room(len(self._scales) - 1)
-            scale = await self._build(clip_weight)
-        self._scales[clip_weight] = scale
+            await self._built(clip_weight)
+
+    async def _built(self, clip_weight: float) -> None:
+        """Build and count a network. Once begun that is done, though who asked for it has left.
+
+        The worker cannot stop on the way, and a network that nobody counts would never be dropped.
+        """
+        self._building = asyncio.create_task(self._build_and_count(clip_weight))
+        await asyncio.shield(self._building)
+
+    async def _build_and_count(self, clip_weight: float) -> None:
+        self._scales[clip_weight] = await self._build(clip_weight)
+
+    def _finished(self, building: asyncio.Task[None]) -> None:
+        """What was being built when its asker left is there, or cannot be had."""
+        if not building.cancelled():
+            building.exception()  # nobody waits for it: who asks again is told
+        self._turn.release()
+        self._trim()
 
     async def _make_room(self, limit: int) -> None:
         """Drop networks, waiting for their holders, until no more than `limit` are there."""

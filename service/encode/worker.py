@@ -27,6 +27,8 @@ DEVICE_LOST_STATUS: Final = 70
 """Exit status after an error that only a new process cures."""
 
 _WAKE: Final = b"\0"
+_GOLDEN_KEPT: Final = 64
+"""Of networks that are not there any more, what they gave for the known input."""
 _ROOM: Final = 2.0
 """Memory that a network may take, in sizes of its weights: runtimes pack them a second time."""
 
@@ -189,6 +191,8 @@ class _Worker:
         self._golden[clip_weight] = check(
             network, manifest=self._manifest, precision=self._precision, before=before
         )
+        for old in [w for w in tuple(self._golden) if w not in self._networks][:-_GOLDEN_KEPT]:
+            self._golden.pop(old, None)  # a client may name ten thousand
         return network
 
     def _build(self, header: Header) -> None:

@@ -164,6 +164,36 @@ async def test_a_waiter_that_leaves_does_not_block_the_others() -> None:
     assert worker.networks == {0.5, 0.3}
 
 
+async def test_what_clients_had_built_and_did_not_wait_for_is_counted() -> None:
+    """Many name a λ and leave in the middle of the build: never more than the limit are there."""
+    worker = Worker()
+    residents = worker.residents(2)
+    build = worker.build
+    leaving: asyncio.Task[None]
+
+    async def build_while_the_asker_leaves(clip_weight: float) -> float:
+        leaving.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await build(clip_weight)
+
+    worker_of = vars(residents)
+    worker_of["_build"] = build_while_the_asker_leaves
+
+    async def use(clip_weight: float) -> None:
+        async with residents.hold(clip_weight):
+            raise AssertionError("it has left")
+
+    for clip_weight in WEIGHTS:
+        leaving = asyncio.create_task(use(clip_weight))
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert leaving.cancelled()
+    worker_of["_build"] = build
+    async with asyncio.timeout(5), residents.hold(0.9):
+        assert set(residents.present) == worker.networks == {0.5, 0.9}
+    assert worker.most == 2
+
+
 @pytest.mark.parametrize("text_tower_tuned", [False, True])
 async def test_requests_name_their_lambda_while_another_is_served(
     tmp_path: Path, text_tower_tuned: bool
