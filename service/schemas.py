@@ -68,7 +68,11 @@ class Label(_Request):
 class SamplingOptions(_Request):
     """Which frames are used, in which part of the video (seconds, half-open)."""
 
-    mode: Literal["uniform", "fps", "strided", "keyframes", "timestamps"] | None = None
+    mode: Literal["uniform", "fps", "strided", "keyframes", "timestamps"] | None = Field(
+        default=None,
+        description="none: as the model was trained; keyframes is the fast one: evenly spread key "
+        "pictures, and nothing between them is decoded",
+    )
     frames: Annotated[int, Field(ge=1, le=1024)] | None = None
     views: Annotated[int, Field(ge=1, le=32)] | None = None
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None

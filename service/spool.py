@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from service.errors import ApiError, exhausted
@@ -63,8 +63,16 @@ class SpoolFile:
         """Write what waits, in a thread, once it is worth the hop."""
         if self._waiting and (everything or len(self._waiting) >= _FLUSH_BYTES):
             data, self._waiting = self._waiting, bytearray()
+            writing = asyncio.ensure_future(asyncio.to_thread(self._write, data))
             try:
-                await asyncio.to_thread(self._write, data)
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # The thread goes on. Closed under it, the descriptor's number could become
+                # another upload's, and these bytes would be written there.
+                while not writing.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([writing])
+                raise
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     raise _full() from None

@@ -114,6 +114,8 @@ class TimelineEncoder:
         size = max(1, self._slots.slot_bytes // self._picture_bytes // made.sampling.frames)
         made_of = _Vectors()
         async with (
+            # Between two chunks nobody else may: lambda is switched, and the weights would go.
+            self._encoder.hold(clip_weight, again=True),
             aclosing(self._chunks(path, made, size=size, deadline=deadline)) as chunks,
             aclosing(
                 one_ahead(

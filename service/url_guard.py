@@ -8,11 +8,13 @@ all addresses must be public, and the connection goes to one of those.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import httpx
@@ -26,6 +28,9 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+", re.ASCII)
 _MOST_CHARACTERS: Final = 2048
 _MOST_ADDRESSES: Final = 3
 _PORTS: Final = {"https": 443, "http": 80}
+_RESOLVING: Final = ThreadPoolExecutor(8, thread_name_prefix="resolve")
+"""Of its own: names whose servers do not answer hold a thread for half a minute, whatever the time
+limit of the request, and uploads are written by those of the event loop."""
 
 
 class UrlRefusedError(Exception):
@@ -42,7 +47,8 @@ class NoAddressError(Exception):
 
 async def resolve(host: str, port: int) -> Sequence[Address]:
     """Ask the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVING, ask)
     # A zone ("%eth0") belongs to link-local addresses only, which are refused anyway.
     return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
 

@@ -49,7 +49,7 @@ class Backlog:
             if job.began is not None
         ]
         waiting = [job.prediction.seconds for job in jobs if job.began is None]
-        return start_delay(running, waiting, workers=self._workers)
+        return start_delay(running, waiting, workers=max(self._workers, len(running)))
 
     @contextmanager
     def job(self, prediction: Prediction) -> Iterator[Job]:

@@ -142,7 +142,7 @@ class Crew:
         self._failures = 0
         worker.window.clear()
         if worker.successor is not None:
-            await self._retire(worker)
+            self._retire(worker)
         elif worker.child.alive:
             self._idle.put_nowait(worker)
             if worker.tasks >= _TASKS_PER_WORKER and not self._succeeding:
@@ -190,9 +190,9 @@ class Crew:
             return
         old.successor = new
         if old.child not in self._lent:
-            await self._retire(old)
+            self._retire(old)
 
-    async def _retire(self, worker: Worker) -> None:
+    def _retire(self, worker: Worker) -> None:
         """Let its successor work in the place of a worker."""
         self._lent.discard(worker.child)
         if self._all.pop(worker.child, None) is None:
@@ -200,7 +200,8 @@ class Crew:
         successor = worker.hand_over()
         if successor is not None:
             self._enlist(successor)
-        await worker.kill()
+        # Not waited for: who is woken by the successor must find the job of this worker gone.
+        self._spawn(worker.kill(), name="decode-retire")
 
     async def _finish(self, worker: Worker) -> None:
         answered = False

@@ -145,8 +145,12 @@ class Worker:
 
     async def kill(self) -> None:
         """End it, and a successor that is still its own; afterwards neither reads nor writes."""
-        if self.successor is not None:
-            await self.successor.kill()
-        self.files.close()
-        await self.child.kill()
-        self.window.close()
+        try:
+            if self.successor is not None:
+                await self.successor.kill()
+        finally:
+            self.files.close()
+            try:
+                await self.child.kill()
+            finally:  # who waits for the end may be cancelled; the child has ended all the same
+                self.window.close()

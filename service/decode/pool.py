@@ -25,6 +25,7 @@ from service.decode.cost import CostModel, Prediction
 from service.decode.crew import Crew, Ending, not_running
 from service.decode.files import opened
 from service.decode.member import Worker, WorkerSetup
+from service.decode.refining import refined
 from service.decode.sandbox import Protection, SandboxMode
 from service.frames import FrameSlots, Slot
 from service.videoclip.decoding import Limits, VideoInfo
@@ -33,6 +34,7 @@ from service.videoclip.manifest import Preprocessing, Sampling
 
 _log = logging.getLogger(__name__)
 
+Span = tuple[float, float]  # seconds, half-open
 _HEADER_SECONDS: Final = 2.0  # longer is not worth it: then predictions go by the size
 
 
@@ -149,11 +151,11 @@ class DecodePool:
         path: Path,
         *,
         sampling: Sampling,
-        spans: Sequence[tuple[float, float]] | None = None,
+        spans: Sequence[Span] | None = None,
     ) -> Prediction:
         """Return what `decode` will take; VideoError if the header rules the video out."""
         with opened(path) as (file, size_bytes):
-            return await self._predict(file, size_bytes, sampling=sampling, spans=spans)
+            return await self._predict(file, size_bytes, sampling, spans)
 
     async def probe(self, path: Path) -> VideoInfo:
         """Return what the packets of the video at `path` say about it.
@@ -189,7 +191,7 @@ class DecodePool:
         sampling: Sampling,
         preprocessing: Preprocessing,
         slot: Slot,
-        spans: Sequence[tuple[float, float]] | None = None,
+        spans: Sequence[Span] | None = None,
         prediction: Prediction | None = None,
     ) -> DecodedInfo:
         """Decode the clips of `sampling` from the video at `path` into `slot`.
@@ -211,31 +213,24 @@ class DecodePool:
             opened(path) as (file, size_bytes),
             self._backlog.job(prediction or self.costs.predict_size(size_bytes)) as job,
         ):
+            message = {
+                "op": "decode",
+                "sampling": sampling.model_dump_json(),
+                "preprocessing": preprocessing.model_dump_json(),
+                "spans": None if spans is None else [list(span) for span in spans],
+                "slot": {"offset": slot.offset, "shape": list(slot.shape)},
+            }
             if prediction is None and not self._crew.idle:
-                job.prediction = await self._predict(
-                    file, size_bytes, sampling=sampling, spans=spans
-                )
-            answer, seconds = await self._call(
-                {
-                    "op": "decode",
-                    "sampling": sampling.model_dump_json(),
-                    "preprocessing": preprocessing.model_dump_json(),
-                    "spans": None if spans is None else [list(span) for span in spans],
-                    "slot": {"offset": slot.offset, "shape": list(slot.shape)},
-                },
-                file,
-                job,
-            )
+                better = self._predict(file, size_bytes, sampling, spans)
+                call = refined(self._call(message, file, job), job, better=better)
+            else:
+                call = self._call(message, file, job)
+            answer, seconds = await call
             self.costs.learn(job.prediction, seconds)
         return decoded_info(answer, slot=slot)
 
     async def _predict(
-        self,
-        file: int,
-        size_bytes: int,
-        *,
-        sampling: Sampling,
-        spans: Sequence[tuple[float, float]] | None,
+        self, file: int, size_bytes: int, sampling: Sampling, spans: Sequence[Span] | None
     ) -> Prediction:
         try:
             async with asyncio.timeout(_HEADER_SECONDS):

@@ -192,9 +192,9 @@ class EncoderProcess:
         await self._worker.stop()
 
     @asynccontextmanager
-    async def hold(self, clip_weight: float) -> AsyncIterator[None]:
+    async def hold(self, clip_weight: float, *, again: bool = False) -> AsyncIterator[None]:
         """Keep the weights at `clip_weight` there, built first if need be; see `Residents.hold`."""
-        async with self._residents.hold(round_clip_weight(clip_weight)):
+        async with self._residents.hold(round_clip_weight(clip_weight), again=again):
             yield
 
     async def encode_clips(

@@ -18,7 +18,7 @@ from service.intake.form import Form, read_form
 from service.routes.answers import preferred_wait
 from service.routes.client import attended
 from service.routes.parts import Parts, body_limits
-from service.routes.repeats import digest_of, recognise
+from service.routes.repeats import digest_of, is_repeat, recognise
 from service.schemas import VideoOptions, VideoSource
 from service.spool import SpoolFile, spool_base64
 from service.strict_json import strict_json
@@ -69,10 +69,12 @@ async def video_body(
     """Yield the options and the video, which is removed from the disk afterwards."""
     limits = body_limits(parts.settings)
     # Refuse before the upload what would be refused after it.
-    seconds = preferred_wait(request) or parts.settings.request_timeout_seconds
+    most = parts.settings.request_timeout_seconds
+    seconds = min(preferred_wait(request) or most, most)
     async with AsyncExitStack() as stack:
         place = stack.enter_context(ExitStack())
-        place.enter_context(parts.admission.keep("video", seconds=seconds))
+        if not is_repeat(request):
+            place.enter_context(parts.admission.keep("video", seconds=seconds))
         video = await stack.enter_async_context(parts.spool.file())
         start = time.perf_counter()
         with parts.admission.enter("upload"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from fastapi import Request
 
@@ -60,21 +60,22 @@ class Classifying:
         """
         found = await self._whole()
         answer = _answer(self._options, found, sha256=self._video.sha256)
-        made = await self._plan()
-        if made is None:
-            return answer
-        labels = len(self._options.labels)
-        each = labels if self._options.top_k is None else min(labels, self._options.top_k)
-        if made.count is not None and self._keeps_all:
-            self._require_room(made.count * each)
-        answer.segments = []
-        kept = 0
-        async with aclosing(self._segments_of(made, found)) as segments:
-            async for segment in segments:
-                kept += len(segment.tags)
-                self._require_room(kept)
-                answer.segments.append(self._segment_answer(segment))
-                answer.usage.frames += segment.encoded_frames
+        async with self._kept(found):
+            made = await self._plan()
+            if made is None:
+                return answer
+            labels = len(self._options.labels)
+            each = labels if self._options.top_k is None else min(labels, self._options.top_k)
+            if made.count is not None and self._keeps_all:
+                self._require_room(made.count * each)
+            answer.segments = []
+            kept = 0
+            async with aclosing(self._segments_of(made, found)) as segments:
+                async for segment in segments:
+                    kept += len(segment.tags)
+                    self._require_room(kept)
+                    answer.segments.append(self._segment_answer(segment))
+                    answer.usage.frames += segment.encoded_frames
         self.parts.metrics.frames.inc(answer.usage.frames - found.frames)
         answer.timings_ms |= self._segment_time(found)
         return answer
@@ -86,17 +87,18 @@ class Classifying:
         """
         found = await self._whole()
         answer = _answer(self._options, found, sha256=self._video.sha256)
-        made = await self._plan()
-        planned = 0 if made is None else made.count
-        yield _event("meta", ClassifyMeta(**dict(answer), segments_planned=planned))
         count, frames = 0, found.frames
-        if made is not None:
-            async with aclosing(self._segments_of(made, found)) as segments:
-                async for segment in segments:
-                    count += 1
-                    frames += segment.encoded_frames
-                    self.parts.metrics.frames.inc(segment.encoded_frames)
-                    yield _event("segment", self._segment_answer(segment))
+        async with self._kept(found):
+            made = await self._plan()
+            planned = 0 if made is None else made.count
+            yield _event("meta", ClassifyMeta(**dict(answer), segments_planned=planned))
+            if made is not None:
+                async with aclosing(self._segments_of(made, found)) as segments:
+                    async for segment in segments:
+                        count += 1
+                        frames += segment.encoded_frames
+                        self.parts.metrics.frames.inc(segment.encoded_frames)
+                        yield _event("segment", self._segment_answer(segment))
         done = ClassifyDone(
             id=answer.id,
             segments=count,
@@ -104,6 +106,15 @@ class Classifying:
             timings_ms=answer.timings_ms | self._segment_time(found),
         )
         yield _event("done", done)
+
+    @asynccontextmanager
+    async def _kept(self, found: Classification) -> AsyncIterator[None]:
+        """Keep the weights that `found` is of until its segments are, whatever is served then."""
+        if self._segments is None:
+            yield
+            return
+        async with self.parts.tagger.videos.weights(found.space.clip_weight):
+            yield
 
     async def _whole(self) -> Classification:
         options = self._options

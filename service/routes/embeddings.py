@@ -89,28 +89,23 @@ async def _embed(
         return list(found.vectors), found.space, found.warnings
     vectors: Vectors = []
     warnings: tuple[VideoWarning, ...] = ()
-    spaces: set[EmbeddingSpace] = set()
-    for index, item in enumerate(inputs):
-        if isinstance(item, str):
-            raise ApiError(
-                "invalid_request",
-                'Modality video takes objects like {"type": "base64", "data": "…"}.',
-                param=f"input.{index}",
-            )
-        async with parts.spool.file() as file:
-            await spool_source(item, file, fetcher=parts.fetcher, param=f"input.{index}")
-            file.close()
-            video = await parts.tagger.videos.embed_video(
-                file.path, clip_weight=options.clip_weight, deadline=deadline
-            )
-        vectors.append(video.vector)
-        warnings += video.warnings
-        spaces.add(video.space)
-    if len(spaces) != 1:
-        raise ApiError(
-            "encoder_unavailable", "Lambda was changed meanwhile.", retry_after_seconds=1
-        )
-    return vectors, spaces.pop(), warnings
+    encoder = parts.tagger.videos
+    weight = encoder.weight(options.clip_weight)
+    async with encoder.weights(weight):  # all of one space, whatever is served meanwhile
+        for index, item in enumerate(inputs):
+            if isinstance(item, str):
+                raise ApiError(
+                    "invalid_request",
+                    'Modality video takes objects like {"type": "base64", "data": "…"}.',
+                    param=f"input.{index}",
+                )
+            async with parts.spool.file() as file:
+                await spool_source(item, file, fetcher=parts.fetcher, param=f"input.{index}")
+                file.close()
+                video = await encoder.embed_video(file.path, clip_weight=weight, deadline=deadline)
+            vectors.append(video.vector)
+            warnings += video.warnings
+    return vectors, video.space, warnings
 
 
 def _encoded(vector: npt.NDArray[np.float32], options: EmbeddingsRequest) -> list[float] | str:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from service.activation import ActivationFailedError, ActivationRunningError
 from service.deadline import DeadlineExceededError, stage_var
 from service.decode.crew import NotRunningError
-from service.encode.residents import StaleWeightsError
+from service.encode.residents import NotResidentError, StaleWeightsError
 from service.encode.supervision import EncoderError, EncoderUnavailableError
 from service.errors import PROBLEMS, ApiError, ClientGoneError, coded, exhausted, problem
 from service.frames import ClipsTooLargeError
@@ -75,14 +75,17 @@ def _encoder(error: EncoderError) -> ApiError:
     return ApiError("internal_error", "The encoder failed; the logs say why.")
 
 
+def _switched(_: EncoderError) -> ApiError:
+    return ApiError("encoder_unavailable", "Lambda was changed meanwhile.", retry_after_seconds=1)
+
+
 TABLE: dict[type[Exception], Callable[..., ApiError | None]] = {
     ApiError: lambda error: error,
     VideoError: lambda error: coded(error, fallback="invalid_video", param="video"),
     ClipsTooLargeError: _too_many_frames,
     EncoderError: _encoder,
-    StaleWeightsError: lambda _: ApiError(
-        "encoder_unavailable", "Lambda was changed meanwhile.", retry_after_seconds=1
-    ),
+    NotResidentError: _switched,
+    StaleWeightsError: _switched,
     IndexUnavailableError: lambda _: ApiError(
         "index_unavailable", "The index cannot be reached now.", retry_after_seconds=5
     ),

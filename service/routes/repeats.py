@@ -90,6 +90,12 @@ def recognise(request: Request) -> None:
     raise RepeatedError(attempt.kept)
 
 
+def is_repeat(request: Request) -> bool:
+    """Whether an answer is kept for this request: to give it again costs no work."""
+    attempt: Attempt | None = request.scope["state"].get("attempt")
+    return attempt is not None and attempt.kept is not None
+
+
 def spoil(request: Request) -> None:
     """Say that the answer that is being sent has gone wrong, so it may be asked for again."""
     attempt: Attempt | None = request.scope["state"].get("attempt")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -36,8 +37,14 @@ class Turnstile:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or answer it."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TAKERS:
-            seconds = preferred_wait(Request(scope)) or self._seconds
+        # One with an Idempotency-Key may have been answered before; its route knows.
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and scope["path"] in TAKERS
+            and "idempotency-key" not in Headers(scope=scope)
+        ):
+            seconds = min(preferred_wait(Request(scope)) or self._seconds, self._seconds)
             try:
                 self._admission.check("video", seconds=seconds)
             except ApiError as error:

@@ -1,7 +1,10 @@
 """Uploads on disk: bounded, private, gone on every path."""
 
+import asyncio
 import hashlib
+import os
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +70,38 @@ async def test_a_full_disk_is_told_before_and_while_writing(
             await file.drain(everything=True)
     assert (caught.value.status, caught.value.headers["Retry-After"]) == (507, "30")
     monkeypatch.undo()
+    assert list(spool.folder.iterdir()) == []
+
+
+async def test_a_write_that_goes_on_keeps_its_descriptor(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves while bytes are written does not have them written into the next open file."""
+    begun, go_on = threading.Event(), threading.Event()
+    write = os.write
+
+    def slow(descriptor: int, data: memoryview) -> int:
+        begun.set()
+        assert go_on.wait(30)
+        return write(descriptor, data)
+
+    monkeypatch.setattr("service.spool.os.write", slow)
+
+    async def upload() -> None:
+        async with spool.file() as file:
+            file.feed(b"of one client")
+            await file.drain(everything=True)
+
+    leaving = asyncio.create_task(upload())
+    assert await asyncio.to_thread(begun.wait, 30)
+    for _ in range(2):  # cancelled again while it ends
+        leaving.cancel()
+        await asyncio.sleep(0.01)
+    with (tmp_path / "of another").open("wb") as other:
+        go_on.set()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert os.fstat(other.fileno()).st_size == 0
+    assert leaving.cancelled()
     assert list(spool.folder.iterdir()) == []
 
 

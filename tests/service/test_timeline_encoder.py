@@ -121,6 +121,28 @@ async def test_a_picture_of_many_windows_is_encoded_once_where_that_is_exact(
 
 
 @pytest.mark.anyio
+async def test_a_video_is_of_one_lambda_whatever_is_served_meanwhile(
+    tmp_path: Path, video: Path
+) -> None:
+    """Also where only one λ may be resident: its weights stay until the last chunk has them."""
+    async with encoding(tmp_path, slot_bytes=CLIP_BYTES, resident=1) as (
+        engine,
+        planner,
+        encoder,
+        _,
+    ):
+        made = await planner.plan(video, cutting=Cutting("windows", 0.5), sampling=UNIFORM)
+        before = [each.pooled for each in await _all(encoder, video, made)]
+        found = []
+        async for segment in encoder.encode(video, made, clip_weight=0.5):
+            found.append(segment.pooled)
+            if len(found) == 1:
+                await engine.tagger.set_clip_weight(0.1)
+        assert np.allclose(found, before, atol=1e-5)
+        assert engine.encoder.clip_weight == 0.1
+
+
+@pytest.mark.anyio
 async def test_a_slot_is_held_only_while_its_chunk_is_worked_on(
     tmp_path: Path, video: Path
 ) -> None:

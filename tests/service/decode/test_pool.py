@@ -303,6 +303,26 @@ async def test_what_can_never_be_accepted_is_refused_before_its_turn(
 
 
 @pytest.mark.anyio
+async def test_a_header_that_hangs_holds_nobody_up(
+    video: Path, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While what predicts is stopped, a video that waits is decoded as soon as its turn comes."""
+    monkeypatch.setattr(pools, "_HEADER_SECONDS", 60.0)
+    async with running() as (pool, slots):
+        busy = asyncio.create_task(decode(pool, slots, endless))
+        await taken(pool, endless)
+        [header] = pool._header_crew.workers
+        os.kill(header.child.pid, signal.SIGSTOP)
+        waiting = asyncio.create_task(decode(pool, slots, video))
+        while not pool.waiting:
+            await asyncio.sleep(0.01)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        async with asyncio.timeout(50):
+            assert (await waiting).max() > 0
+        assert isinstance((await asyncio.gather(busy, return_exceptions=True))[0], VideoError)
+
+
+@pytest.mark.anyio
 async def test_a_worker_that_hangs_is_ended_soon_after_its_caller_left(
     endless: Path, video: Path
 ) -> None:

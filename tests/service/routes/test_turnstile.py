@@ -44,6 +44,11 @@ async def test_the_wait_that_a_client_allows_counts_at_the_door() -> None:
             headers = {"content-type": "multipart/form-data; boundary=b", "prefer": "wait=10"}
             answer = await client.post("/classify", content=_never_sent(), headers=headers)
             assert (answer.status_code, answer.json()["limit"]) == (503, 10.0)
+            admission.watch(lambda _: 3000.0)
+            headers["prefer"] = "wait=999999"  # the service itself does not work that long
+            answer = await client.post("/classify", content=_never_sent(), headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (503, "saturated")
+            admission.watch(lambda _: 30.0)
             headers["prefer"] = "wait=60"
             answer = await client.post("/classify", content=b"--b--", headers=headers)
             assert answer.json()["code"] != "saturated"
