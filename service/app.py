@@ -17,14 +17,16 @@ from service.engine import Engine, EngineMaker
 from service.index.embedded import EmbeddedPostgres
 from service.index.postgres import PostgresIndex
 from service.index.video_index import IndexSetupError, VideoIndex
-from service.jobs import evaluation_plan
+from service.jobs import evaluation_plan, reindex_plan
 from service.jobs.lambda_evaluation import LambdaEvaluation
 from service.jobs.material import MaterialFolders
 from service.jobs.records import JobRecords
+from service.jobs.reindex import Reindex
 from service.jobs.runner import Jobs
 from service.jobs.webhook_choice import open_webhooks
 from service.kept_clip_weight import KeptClipWeight
 from service.media.choice import open_library
+from service.media.library import MediaLibrary
 from service.metrics import Metrics
 from service.routes import documents, doorway, paths, problems
 from service.routes.parts import Parts, Progress
@@ -211,7 +213,7 @@ class Service:
             parts.media = await self._stack.enter_async_context(
                 open_library(settings, data_dir=folder.path, database=index.database)
             )
-            parts.jobs = await self._jobs(folder, index, serving)
+            parts.jobs = await self._jobs(folder, index, serving, media=parts.media)
             parts.webhooks = await self._stack.enter_async_context(
                 open_webhooks(settings, database=index.database, metrics=self._metrics)
             )
@@ -261,15 +263,24 @@ class Service:
         few, memory = settings.exact_search_segments, settings.graph_memory_bytes
         return PostgresIndex(dsn, exact_segments=few, graph_memory_bytes=memory)
 
-    async def _jobs(self, folder: StateFolder, index: PostgresIndex, serving: Serving) -> Jobs:
+    async def _jobs(
+        self,
+        folder: StateFolder,
+        index: PostgresIndex,
+        serving: Serving,
+        *,
+        media: MediaLibrary | None,
+    ) -> Jobs:
         settings = self._settings
         folders = MaterialFolders(folder.path / "jobs")
         cache_bytes = settings.evaluation_cache_bytes
         evaluation = LambdaEvaluation(serving.evaluating, cache_bytes=cache_bytes)
+        grace = settings.request_timeout_seconds
+        reindex = Reindex(serving.evaluating, media=media, grace_seconds=grace)
         jobs = Jobs(
             JobRecords(index.database, owner=folders.open()),
             folders=folders,
-            handlers={evaluation_plan.KIND: evaluation},
+            handlers={evaluation_plan.KIND: evaluation, reindex_plan.KIND: reindex},
             explain=problems.explain,
             max_running=settings.max_running_jobs,
             max_waiting=settings.max_waiting_jobs,

@@ -37,6 +37,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "not_found": Kind(404, "Nothing is here"),
     "video_not_found": Kind(404, "No such video"),
     "collection_not_found": Kind(404, "No such collection"),
+    "space_not_found": Kind(404, "No vectors in this embedding space"),
     "job_not_found": Kind(404, "No such job"),
     "model_not_found": Kind(404, "No such artefact"),
     "media_not_kept": Kind(404, "Bytes of this video are not kept"),
@@ -95,6 +96,12 @@ PROBLEMS: Mapping[str, Kind] = {
     "index_lambda_mismatch": Kind(409, "The index holds vectors of another embedding space"),
     "collection_exists": Kind(409, "Collection is there already"),
     "collection_required": Kind(409, "Collection cannot be removed"),
+    "space_incomplete": Kind(409, "Videos of the collection lack this embedding space"),
+    "space_in_use": Kind(409, "Embedding space is the one that is searched"),
+    "reindex_running": Kind(
+        409, "Collection is being re-embedded in another space", retryable=True
+    ),
+    "reindex_incomplete": Kind(409, "Videos could not be embedded again"),
     "job_ended": Kind(409, "Job has ended already"),
     "activation_running": Kind(409, "Another artefact is being activated", retryable=True),
     "artefact_refused": Kind(409, "Artefact is broken and is not served"),

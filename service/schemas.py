@@ -193,13 +193,6 @@ class EmbeddingsRequest(_Request):
     templates: Annotated[list[Template], Field(min_length=1)] | None = None
 
 
-class LambdaRequest(_Request):
-    """Body of ``PUT /lambda``."""
-
-    clip_weight: Weight = Field(validation_alias="lambda", serialization_alias="lambda")
-    model: Name | None = None
-
-
 class LambdaFloor(_Request):
     """What a recommended lambda must reach, in percent."""
 
@@ -233,6 +226,32 @@ class WebhookOptions(_Request):
     events: Annotated[list[JobEvent], Field(min_length=1, max_length=3)] = Field(
         default_factory=lambda: list(get_args(JobEvent))
     )
+
+
+class ReindexOptions(_Request):
+    """How collections are embedded again."""
+
+    keep: bool = Field(
+        default=True, description="keep the vectors that were searched before until `DELETE`"
+    )
+    allow_incomplete: bool = Field(
+        default=False, description="switch without the videos that cannot be embedded again"
+    )
+    webhook: WebhookOptions | None = None
+
+
+Reindexing = Annotated[
+    bool | ReindexOptions,
+    Field(description="embed collections again, in the background, for what is served then"),
+]
+
+
+class LambdaRequest(_Request):
+    """Body of ``PUT /lambda``."""
+
+    clip_weight: Weight = Field(validation_alias="lambda", serialization_alias="lambda")
+    model: Name | None = None
+    reindex: Reindexing = False
 
 
 class LambdaEvaluationOptions(_Request):

@@ -9,9 +9,6 @@ from service.ids import new_id
 from service.index import catalogue, video_records
 from service.index.video_index import Batch, NewVideo
 
-_QUIET_SECONDS: Final = 30.0
-"""How long after a batch the next is waited for, before a graph is built over what there is."""
-
 _INSERT: Final = """
     INSERT INTO videos (collection_id, id, sha256, size_bytes, external_id, metadata,
                         duration_seconds, fps, width, height, codec)
@@ -71,7 +68,7 @@ async def write(
             place=place,
             videos=videos[place],
             segments=counts[place],
-            quiet_seconds=_QUIET_SECONDS,
+            quiet_seconds=video_records.QUIET_SECONDS,
         )
         for place in sorted(counts)
     }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from service.index import bulk, catalogue, embedding_spaces, nearest, video_records
+from service.index import bulk, catalogue, nearest, video_records
 from service.index.change import Scalar, VideoChange
 from service.index.collection import DEFAULT_COLLECTION, Collection, CollectionMissingError
 from service.index.database import Database
 from service.index.embedded import EmbeddedPostgres
 from service.index.graphs import Graphs
-from service.index.space import Space, SpaceContent
+from service.index.postgres_spaces import PostgresSpaces
+from service.index.segment import require_length
+from service.index.space import Space
 from service.index.video_index import (
     Batch,
     Hit,
@@ -24,12 +26,10 @@ from service.index.video_index import (
 from service.index.video_records import VIDEO, Written, stored
 from service.index.wish import Wish
 
-T = TypeVar("T")
-
 _AGAIN_SECONDS: Final = 1.0  # while another service builds
 
 
-class PostgresIndex:
+class PostgresIndex(PostgresSpaces):
     """`VideoIndex` over asyncpg.
 
     Args:
@@ -45,11 +45,12 @@ class PostgresIndex:
         exact_segments: int = 10_000,
         graph_memory_bytes: int = 1024**3,
     ) -> None:
-        self._database = Database(dsn)
-        self._exact_segments = exact_segments
-        self._graphs = Graphs(
-            self._database, exact_segments=exact_segments, memory_bytes=graph_memory_bytes
+        database = Database(dsn)
+        super().__init__(
+            database,
+            graphs=Graphs(database, exact_segments=exact_segments, memory_bytes=graph_memory_bytes),
         )
+        self._exact_segments = exact_segments
 
     @property
     def database(self) -> Database:
@@ -69,18 +70,6 @@ class PostgresIndex:
     async def ping(self) -> None:
         """Return if it answers."""
         await self._run(lambda connection: connection.fetchval("SELECT 1", timeout=5))
-
-    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        return await self._database.run(work)
-
-    async def _together(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Run work in one transaction."""
-
-        async def whole(connection: Any) -> T:
-            async with connection.transaction():
-                return await work(connection)
-
-        return await self._run(whole)
 
     async def create_collection(self, name: str) -> Collection:
         """Make an empty collection."""
@@ -168,8 +157,7 @@ class PostgresIndex:
         self, video: NewVideo, *, space: Space, segments: Sequence[NewSegment]
     ) -> tuple[StoredVideo, bool]:
         """Write a video and its segments in one space, all or nothing."""
-
-        _require_length([(video, segments)], space)
+        require_length(segments, space)
 
         async def work(connection: Any) -> Written:
             space_id = await catalogue.space_id(connection, space)
@@ -189,7 +177,8 @@ class PostgresIndex:
         """Write many videos and their segments in one space at once, all or nothing."""
         if not batch:
             return []
-        _require_length(batch, space)
+        for _, segments in batch:
+            require_length(segments, space)
 
         async def work(connection: Any) -> Sequence[bool]:
             space_id = await catalogue.space_id(connection, space)
@@ -209,31 +198,6 @@ class PostgresIndex:
     async def delete(self, video_id: str, *, version: int | None) -> bool:
         """Remove a video with everything it has; tell whether it was there."""
         return await self._together(lambda c: video_records.remove(c, video_id, version=version))
-
-    async def spaces(self, *, collection: str | None = None) -> Sequence[SpaceContent]:
-        """Return the spaces that hold vectors of a collection, or of all, with their sizes."""
-        return await self._run(lambda c: catalogue.contents(c, collection=collection))
-
-    async def lacking(
-        self, space: Space, *, collection: str, limit: int, after: str = ""
-    ) -> Sequence[str]:
-        """Return ids of videos that have vectors, but none in this space, in order."""
-        return await self._run(
-            lambda c: embedding_spaces.lacking(c, collection, space, limit=limit, after=after)
-        )
-
-    async def complete(self, space: Space, *, collection: str) -> bool:
-        """Tell whether every video of a collection that has vectors has some in this space."""
-        return not await self.lacking(space, collection=collection, limit=1)
-
-    async def activate(self, space: Space | None, *, collection: str) -> None:
-        """Make a space the one that is searched when none is named, at once and for all."""
-        await self._together(lambda c: embedding_spaces.activate(c, collection, space))
-
-    async def remove_space(self, space: Space, *, collection: str) -> None:
-        """Remove all vectors that a collection has in one space; its videos stay."""
-        await self._together(lambda c: embedding_spaces.remove(c, collection, space))
-        self._graphs.look()
 
     async def embeddings(self, video_ids: Sequence[str], *, space: Space) -> Mapping[str, Vector]:
         """Return video id -> the vectors of its segments in one space, float32 (segments, D)."""
@@ -260,18 +224,3 @@ class PostgresIndex:
             )
 
         return await self._run(work)
-
-
-def _require_length(batch: Batch, space: Space) -> None:
-    """Refuse vectors that are none of the space, which the column itself would take.
-
-    Raises:
-        ValueError: a vector has another length.
-    """
-    for _, segments in batch:
-        for segment in segments:
-            if segment.vector.shape != (space.dimensions,):
-                raise ValueError(
-                    f"{space.id}: a vector of shape {segment.vector.shape}, not"
-                    f" ({space.dimensions},)"
-                )

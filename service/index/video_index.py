@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from service.index.change import Scalar, VideoChange
 from service.index.collection import DEFAULT_COLLECTION, Collection
+from service.index.segment import NewSegment, Vector
 from service.index.space import Space, SpaceContent
+from service.index.space_index import SpaceIndex
 from service.index.wish import Wish
 
-__all__ = ["Scalar", "Space", "SpaceContent"]  # more of the words below, from where they are
-
-Vector = npt.NDArray[np.float32]
+# More of the words below, from where they are.
+__all__ = ["NewSegment", "Scalar", "Space", "SpaceContent", "Vector"]
 
 
 class IndexUnavailableError(Exception):
@@ -30,15 +28,6 @@ class IndexSetupError(Exception):
 
 class VersionMismatchError(Exception):
     """The video is not in the version the caller wanted to change."""
-
-
-@dataclass(frozen=True)
-class NewSegment:
-    """A time span (seconds) and its vector, float32 (D,), unit length."""
-
-    start_seconds: float
-    end_seconds: float
-    vector: Vector
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ class Hit:
 Batch = Sequence[tuple[NewVideo, Sequence[NewSegment]]]
 
 
-class VideoIndex(Protocol):
+class VideoIndex(SpaceIndex, Protocol):
     """Durable videos with segments. All methods raise `IndexUnavailableError`."""
 
     async def start(self) -> None:
@@ -203,39 +192,6 @@ class VideoIndex(Protocol):
 
         Raises:
             VersionMismatchError: it is there, but not in this version.
-        """
-
-    async def spaces(self, *, collection: str | None = None) -> Sequence[SpaceContent]:
-        """Return the spaces that hold vectors of a collection, or of all, with their sizes."""
-
-    async def lacking(
-        self, space: Space, *, collection: str, limit: int, after: str = ""
-    ) -> Sequence[str]:
-        """Return ids of videos that have vectors, but none in this space, in order.
-
-        Raises:
-            CollectionMissingError: there is no such collection.
-        """
-
-    async def complete(self, space: Space, *, collection: str) -> bool:
-        """Tell whether every video of a collection that has vectors has some in this space."""
-
-    async def activate(self, space: Space | None, *, collection: str) -> None:
-        """Make a space the one that is searched when none is named, at once and for all services.
-
-        None: that of the model and λ that a service serves.
-
-        Raises:
-            CollectionMissingError: there is no such collection.
-            SpaceIncompleteError: a video has vectors, but none in this space.
-        """
-
-    async def remove_space(self, space: Space, *, collection: str) -> None:
-        """Remove all vectors that a collection has in one space; its videos stay.
-
-        Raises:
-            CollectionMissingError: there is no such collection.
-            SpaceInUseError: it is active.
         """
 
     async def embeddings(self, video_ids: Sequence[str], *, space: Space) -> Mapping[str, Vector]:

@@ -22,6 +22,9 @@ VIDEO: Final = """
               ORDER BY p.id) AS spaces
     FROM videos v JOIN collections c ON c.id = v.collection_id
 """
+QUIET_SECONDS: Final = 30.0
+"""How long after many videos more are waited for, before a graph is built over what there is."""
+
 SEGMENT_COLUMNS: Final = (
     *("collection_id", "space_id", "video_id", "ordinal"),
     *("start_seconds", "end_seconds", "embedding"),
@@ -92,6 +95,37 @@ async def write(
     if rows:
         size = await catalogue.count_in(connection, place=place, videos=1, segments=len(rows))
     return Written(created, place, size)
+
+
+async def embed(
+    connection: Any, video_id: str, *, space_id: int, segments: Sequence[NewSegment]
+) -> Written | None:
+    """Give a video its segments in one more space. To be called in a transaction.
+
+    None: it is gone, or has segments there.
+    """
+    # The collection before the video, as whoever adds does.
+    collection_id = await connection.fetchval(
+        "SELECT c.id FROM collections c WHERE c.id ="
+        " (SELECT v.collection_id FROM videos v WHERE v.id = $1) FOR KEY SHARE",
+        video_id,
+    )
+    is_there = await connection.fetchval(
+        "SELECT true FROM videos WHERE id = $1 FOR UPDATE", video_id
+    )
+    taken = await connection.fetchval(
+        "SELECT 1 FROM segments WHERE video_id = $1 AND space_id = $2 LIMIT 1", video_id, space_id
+    )
+    if not is_there or taken is not None or not segments:
+        return None
+    await connection.execute("UPDATE videos SET version = version + 1 WHERE id = $1", video_id)
+    place = (collection_id, space_id)
+    rows = segment_rows(video_id, segments, place=place)
+    await connection.copy_records_to_table("segments", columns=SEGMENT_COLUMNS, records=rows)
+    size = await catalogue.count_in(
+        connection, place=place, videos=1, segments=len(rows), quiet_seconds=QUIET_SECONDS
+    )
+    return Written(False, place, size)
 
 
 async def meet(connection: Any, video: NewVideo, *, place: tuple[int, int]) -> str | None:

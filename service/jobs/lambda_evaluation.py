@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +25,7 @@ from service.jobs.evaluation_tools import EvaluationTools, Lend
 from service.jobs.frame_file import FrameFile
 from service.jobs.records import Json
 from service.jobs.running import RunningJob, insist
+from service.jobs.standing_back import stand_back
 from service.label_encoder import TextVectors
 from service.tags import truncation
 from service.videoclip.errors import VideoError
@@ -37,9 +37,6 @@ _BUILDS: Final = 5
 
 _READ_BYTES: Final = 3 * 2 * 224 * 224
 """Pixels of one step, but one video at least; between two steps requests are looked at."""
-
-_STAND_BACK_SECONDS: Final = 2.0
-_LOOK_SECONDS: Final = 0.02
 
 
 class LambdaEvaluation:
@@ -138,7 +135,7 @@ class _Attempt:
         """Decode each video into `frames`; return those that cannot be, by position."""
         skipped: list[Json] = []
         for position, video in enumerate(group):
-            await self._stand_back()
+            await stand_back(self._tools)
             try:
                 await self._decode_one(self._job.folder / video.where, frames)
             except VideoError as error:
@@ -164,15 +161,6 @@ class _Attempt:
                 raise
             detail = "There is no room for the decoded frames of this job."
             raise ApiError("spool_full", detail, limit=self._cache_bytes) from None
-
-    async def _stand_back(self) -> None:
-        """Wait, but not for ever, while requests decode: that takes the processor, too."""
-        end = time.monotonic() + _STAND_BACK_SECONDS
-        decoder, slots = self._tools.decoder, self._tools.slots
-        while decoder.busy or decoder.waiting or slots.waiting:
-            if time.monotonic() > end:
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _measure(
         self, weight: float, videos: Sequence[PlannedVideo], frames: FrameFile | None
@@ -202,14 +190,14 @@ class _Attempt:
             vectors = await self._indexed(weight, videos)
             self._tell("evaluating", len(videos))
             return [int(rank) for rank in ranks(vectors @ text.T, labels)]
-        await self._stand_back()  # building takes the processor, too
+        await stand_back(self._tools)  # building takes the processor, too
         async with self._tools.encoder.trial(weight) as trial:
             text = await self._texts(trial)
             found: list[int] = []
             step = max(1, _READ_BYTES // frames.video_bytes)
             for first in range(0, len(videos), step):
                 last = min(first + step, len(videos))
-                await self._stand_back()
+                await stand_back(self._tools)
                 pixels = await asyncio.to_thread(frames.read, first, last)
                 pooled = self._pool(await trial.encode_clips(pixels))
                 found += ranks(pooled @ text.T, labels[first:last]).tolist()

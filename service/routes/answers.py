@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
 
 from service.encode.space import EmbeddingSpace
 from service.errors import ApiError
-from service.index.video_index import Space, StoredVideo
+from service.index.video_index import Space, SpaceContent, StoredVideo
 from service.routes.client import TimeLimit
 from service.routes.parts import Parts
 from service.routes.shapes import ModelAnswer, StoredVideoAnswer, TagAnswer, Warned
@@ -83,6 +84,20 @@ def index_space(space: EmbeddingSpace, parts: Parts) -> Space:
     return Space(
         space.name, space.revision, space.clip_weight, parts.tagger.manifest.embedding_size
     )
+
+
+def spaces_there(contents: Sequence[SpaceContent]) -> list[dict[str, Any]]:
+    """What a problem names of a collection: the spaces that it holds vectors of."""
+    return [
+        {
+            "id": content.space.id,
+            "model": content.space.name,
+            "revision": content.space.revision,
+            "lambda": content.space.clip_weight,
+            "videos": content.videos,
+        }
+        for content in contents
+    ]
 
 
 def require_model(name: str | None, parts: Parts) -> None:

@@ -44,6 +44,12 @@ def checked(model: type[B], values: Any, *, strict: bool = True) -> B:
         raise invalid(error) from None
 
 
+def has_body(request: Request) -> bool:
+    """Tell whether a request whose body may be left out has one."""
+    length = request.headers.get("content-length", "0")
+    return length.strip() != "0" or "transfer-encoding" in request.headers
+
+
 async def json_body(
     request: Request, parts: Parts, model: type[B], *, max_bytes: int = _MAX_SMALL_BYTES
 ) -> B:

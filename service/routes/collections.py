@@ -6,11 +6,16 @@ from fastapi import APIRouter, Request, Response
 
 from service.errors import ApiError
 from service.index.collection import DEFAULT_COLLECTION, Collection, CollectionMissingError
+from service.routes.answers import index_space
 from service.routes.body import json_body
 from service.routes.documents import json_request
 from service.routes.gate import ADMIN_ONLY
-from service.routes.parts import Ready
-from service.routes.shapes import CollectionAnswer, CollectionPage, SpaceAnswer
+from service.routes.parts import Parts, Ready
+from service.routes.reindex_shapes import (
+    CollectionAnswer,
+    CollectionPage,
+    CollectionSpaceAnswer,
+)
 from service.schemas import CollectionName, CollectionRequest
 
 router = APIRouter(tags=["collections"])
@@ -27,22 +32,20 @@ async def create_collection(request: Request, response: Response, parts: Ready) 
     asked = await json_body(request, parts, CollectionRequest)
     made = await parts.index.create_collection(asked.name)
     response.headers["Location"] = f"/collections/{made.name}"
-    return _answer(made)
+    return await collection_answer(made, parts)
 
 
 @router.get("/collections", summary="List collections, by name")
 async def list_collections(parts: Ready) -> CollectionPage:
     """All of them, with what they hold."""
-    return CollectionPage(data=[_answer(found) for found in await parts.index.collections()])
+    found = await parts.index.collections()
+    return CollectionPage(data=[await collection_answer(each, parts) for each in found])
 
 
 @router.get("/collections/{name}", summary="One collection")
 async def get_collection(name: CollectionName, parts: Ready) -> CollectionAnswer:
-    """How many videos it holds, and in which embedding spaces."""
-    found = await parts.index.collection(name)
-    if found is None:
-        raise CollectionMissingError(name)
-    return _answer(found)
+    """How many videos it holds, and in which embedding spaces: searched, complete, under way."""
+    return await collection_answer(await known(name, parts), parts)
 
 
 @router.delete(
@@ -64,19 +67,38 @@ async def delete_collection(name: CollectionName, parts: Ready) -> Response:
     return Response(status_code=204)
 
 
-def _answer(collection: Collection) -> CollectionAnswer:
+async def collection_answer(collection: Collection, parts: Parts) -> CollectionAnswer:
+    """A collection with what it holds, and whether that is all."""
+    active = collection.active or index_space(parts.tagger.space, parts)
+    spaces = [
+        CollectionSpaceAnswer(
+            space=content.space.id,
+            clip_weight=content.space.clip_weight,
+            videos=content.videos,
+            segments=content.segments,
+            active=content.space.id == active.id,
+            # Most often counting tells; only a video without any segment needs a look at all.
+            complete=content.videos == collection.videos
+            or await parts.index.complete(content.space, collection=collection.name),
+        )
+        for content in collection.contents
+    ]
     return CollectionAnswer(
         name=collection.name,
         created_at=collection.created_at,
         videos=collection.videos,
         active_space=None if collection.active is None else collection.active.id,
-        spaces=[
-            SpaceAnswer(
-                space=content.space.id,
-                clip_weight=content.space.clip_weight,
-                videos=content.videos,
-                segments=content.segments,
-            )
-            for content in collection.contents
-        ],
+        spaces=spaces,
     )
+
+
+async def known(name: str, parts: Parts) -> Collection:
+    """Return a collection.
+
+    Raises:
+        CollectionMissingError: there is none of this name.
+    """
+    found = await parts.index.collection(name)
+    if found is None:
+        raise CollectionMissingError(name)
+    return found

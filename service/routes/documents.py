@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.routes.reindex_shapes import ActivationRequest, ReindexRequest, SpaceChoice
 from service.routes.search_shapes import SearchForm, SearchRequest
 from service.schemas import (
     ClassifyRequest,
@@ -27,6 +28,7 @@ _REFERENCE: Final = "#/components/schemas/{model}"
 _MODELS: Final = (
     *(ClassifyRequest, IndexRequest, SearchRequest, EmbeddingsRequest, LambdaRequest),
     *(LambdaEvaluationRequest, LambdaEvaluationOptions, CollectionRequest, VideoPatch, SearchForm),
+    *(ReindexRequest, ActivationRequest, SpaceChoice),
 )
 
 PROBLEM: Final[dict[int | str, Json]] = {
@@ -74,9 +76,9 @@ _IDEMPOTENCY_KEY: Final[Json] = {
 }
 
 
-def json_request(model: type[BaseModel]) -> Json:
+def json_request(model: type[BaseModel], *, required: bool = True) -> Json:
     """Describe a route that takes ``model`` as JSON."""
-    return {"requestBody": {"required": True, "content": {"application/json": _schema(model)}}}
+    return {"requestBody": {"required": required, "content": {"application/json": _schema(model)}}}
 
 
 def patch_request(model: type[BaseModel]) -> Json:

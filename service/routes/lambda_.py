@@ -6,16 +6,17 @@ import asyncio
 import functools
 import logging
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from service.encode.space import EmbeddingSpace
+from service.encode.space import EmbeddingSpace, round_clip_weight
 from service.errors import ApiError
 from service.ids import new_id
 from service.index.video_index import IndexUnavailableError
 from service.jobs.evaluation_plan import KIND
-from service.routes.answers import require_model, warned
+from service.routes.answers import index_space, require_model, warned
 from service.routes.body import json_body
 from service.routes.documents import evaluation_request, json_request
 from service.routes.evaluation_set import receive_plan
@@ -23,6 +24,7 @@ from service.routes.gate import ADMIN_ONLY
 from service.routes.job_shapes import JobAnswer
 from service.routes.jobs import PREFIX, job_answer, running_jobs, webhook_of
 from service.routes.parts import Parts, Ready
+from service.routes.reindexing import moving
 from service.routes.shapes import LambdaAnswer, LambdaChange
 from service.schemas import LambdaRequest
 from service.videoclip.errors import VideoWarning
@@ -56,13 +58,20 @@ async def put_lambda(
     """Build the weights beside the old ones, check them, swap; requests go on meanwhile.
 
     The choice is kept for the next start; if the disk refuses it, ``warnings`` says so.
+    ``reindex`` (true, or options) embeds every collection that is searched elsewhere again, as the
+    job that ``jobs`` names: until it is complete each is searched where it was.
     """
     options = await json_body(request, parts, LambdaRequest)
     async with parts.choosing:  # before what serves is looked at: it may be replaced until then
         require_model(options.model, parts)
-        space, warnings = await _choose(parts, options.clip_weight, if_match=if_match)
+        target = replace(parts.tagger.space, clip_weight=round_clip_weight(options.clip_weight))
+        if options.reindex is not False:
+            _require_two(parts, target)
+        async with moving(parts, options.reindex, target=target.id) as begin:
+            space, warnings = await _choose(parts, options.clip_weight, if_match=if_match)
+            jobs = await begin(index_space(space, parts))
     response.headers["ETag"] = _etag(space)
-    return LambdaChange(**await _state(parts), warnings=warned(warnings))
+    return LambdaChange(**await _state(parts), jobs=jobs, warnings=warned(warnings))
 
 
 @router.post(
@@ -92,6 +101,23 @@ async def evaluate_lambda(request: Request, response: Response, parts: Ready) ->
         )
     response.headers["Location"] = f"/jobs/{job_id}"
     return job_answer(job, webhook=await webhook_of(job, parts))
+
+
+def _require_two(parts: Parts, target: EmbeddingSpace) -> None:
+    """Refuse to search at one lambda and serve another where only one is in memory.
+
+    Raises:
+        ApiError: ``lambda_not_resident``.
+    """
+    if parts.settings.resident_lambdas < 2 and target != parts.tagger.space:
+        raise ApiError(
+            "lambda_not_resident",
+            "While collections are embedded again they are searched at the old lambda; that needs"
+            " VTAG_RESIDENT_LAMBDAS of 2.",
+            param="reindex",
+            limit=2,
+            actual=parts.settings.resident_lambdas,
+        )
 
 
 async def _choose(

@@ -7,12 +7,17 @@ from importlib.metadata import version
 from typing import Any
 
 import av
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service.errors import ApiError
+from service.index.space import Space
 from service.routes.answers import warned
+from service.routes.body import has_body, json_body
+from service.routes.documents import json_request
 from service.routes.gate import ADMIN_ONLY
 from service.routes.parts import Parts, Ready
+from service.routes.reindex_shapes import ActivationRequest
+from service.routes.reindexing import moving
 from service.routes.shapes import ActivationAnswer
 from service.store import StoredArtefact
 from service.videoclip.calibration import Calibration, Reliability
@@ -39,25 +44,40 @@ async def model(name: str, revision: str, parts: Ready) -> dict[str, Any]:
     return entry if found.manifest is None else entry | _details(found.manifest)
 
 
-@router.post(_PATH + "/activate", summary="Serve another artefact", dependencies=[ADMIN_ONLY])
-async def activate(name: str, revision: str, parts: Ready, response: Response) -> ActivationAnswer:
+@router.post(
+    _PATH + "/activate",
+    summary="Serve another artefact",
+    dependencies=[ADMIN_ONLY],
+    openapi_extra=json_request(ActivationRequest, required=False),
+)
+async def activate(
+    name: str, revision: str, request: Request, parts: Ready, response: Response
+) -> ActivationAnswer:
     """Start it beside the one that serves, check it, swap them between two requests.
 
     Requests that have begun end on the old one. If anything is wrong with the new one, the old
     one serves on. ``active.json`` of the store is rewritten, so that the next start serves it, too.
+    ``reindex`` (true, or options) embeds every collection again, as the job that ``jobs`` names:
+    until it is complete, searches by text or picture are 409 there: their model is gone.
     """
+    options = ActivationRequest()
+    if has_body(request):
+        options = await json_body(request, parts, ActivationRequest)
     if parts.activation is None:
         raise ApiError("activation_unavailable", "This service cannot serve another artefact.")
     await _look(parts, name, revision)
-    try:
-        done = await parts.activation.activate(name, revision, keep=True)
-    except ArtefactError as error:
-        raise ApiError(
-            "artefact_refused",
-            f"The old artefact serves on. {error}",
-            actual=f"{name}@{revision}",
-        ) from error
-    space = done.served.tagger.space
+    async with moving(parts, options.reindex, target=f"{name}@{revision}/") as begin:
+        try:
+            done = await parts.activation.activate(name, revision, keep=True)
+        except ArtefactError as error:
+            raise ApiError(
+                "artefact_refused",
+                f"The old artefact serves on. {error}",
+                actual=f"{name}@{revision}",
+            ) from error
+        space = done.served.tagger.space
+        size = done.served.tagger.manifest.embedding_size
+        jobs = await begin(Space(space.name, space.revision, space.clip_weight, size))
     response.headers["Content-Location"] = f"/models/{space.name}/{space.revision}"
     detail = "This artefact is served, but active.json could not be written for the next start."
     return ActivationAnswer(
@@ -68,6 +88,7 @@ async def activate(name: str, revision: str, parts: Ready, response: Response) -
         previous=done.previous,
         changed=done.changed,
         seconds=round(done.seconds, 3),
+        jobs=jobs,
         warnings=warned([] if done.kept else [VideoWarning("active_not_kept", detail)]),
     )
 

@@ -15,6 +15,7 @@ from service.routes import (
     models,
     problems,
     search,
+    spaces,
     thumbnails,
     videos,
 )
@@ -22,7 +23,7 @@ from service.routes import (
 
 def install(app: FastAPI) -> None:
     """Serve all of them."""
-    indexing = (videos, collections, media, thumbnails, search)
+    indexing = (videos, collections, spaces, media, thumbnails, search)
     about = (models, health, problems)
     for module in (classify, *indexing, embeddings, lambda_, jobs, *about):
         app.include_router(module.router)

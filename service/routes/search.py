@@ -13,7 +13,7 @@ from service.errors import ApiError
 from service.index.collection import CollectionMissingError
 from service.index.video_index import Hit, Space, SpaceContent
 from service.index.wish import Wish
-from service.routes.answers import index_space, seconds_allowed, warned
+from service.routes.answers import index_space, seconds_allowed, spaces_there, warned
 from service.routes.client import attended
 from service.routes.documents import search_request
 from service.routes.parts import Parts, Ready
@@ -157,19 +157,7 @@ def _content(there: Sequence[SpaceContent], wanted: Space) -> SpaceContent:
         " Index the videos again, or search with a lambda that is there.",
         param="lambda",
         actual=wanted.clip_weight,
-        extra={
-            "wanted": wanted.id,
-            "spaces": [
-                {
-                    "id": content.space.id,
-                    "model": content.space.name,
-                    "revision": content.space.revision,
-                    "lambda": content.space.clip_weight,
-                    "videos": content.videos,
-                }
-                for content in there
-            ],
-        },
+        extra={"wanted": wanted.id, "spaces": spaces_there(there)},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 class _Answer(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
+
+
+Answer = _Answer
+"""What answers that are described elsewhere begin with."""
 
 
 class ModelAnswer(_Answer):
@@ -195,24 +198,6 @@ class SpaceAnswer(_Answer):
     segments: int
 
 
-class CollectionAnswer(_Answer):
-    """A named set of videos."""
-
-    name: str
-    created_at: datetime
-    videos: int
-    active_space: str | None = Field(
-        description="searched when no lambda is named; null: that of the model that is served"
-    )
-    spaces: list[SpaceAnswer]
-
-
-class CollectionPage(_Answer):
-    """All collections."""
-
-    data: list[CollectionAnswer]
-
-
 class LambdaAnswer(_Answer):
     """The lambda that is served, and what was measured about it."""
 
@@ -231,6 +216,7 @@ class LambdaAnswer(_Answer):
 class LambdaChange(LambdaAnswer):
     """Answer of ``PUT /lambda``."""
 
+    jobs: list[str] = Field(description="ids of the jobs that embed collections again")
     warnings: list[Warned]
 
 
@@ -246,6 +232,7 @@ class ActivationAnswer(_Answer):
     )
     changed: bool = Field(description="false: it was served already")
     seconds: float
+    jobs: list[str] = Field(description="ids of the jobs that embed collections again")
     warnings: list[Warned]
 
 

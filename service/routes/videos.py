@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -12,14 +11,8 @@ from service.errors import ApiError
 from service.ids import is_id
 from service.index.change import VideoChange
 from service.index.collection import CollectionMissingError
-from service.index.video_index import (
-    NewSegment,
-    NewVideo,
-    StoredVideo,
-)
 from service.routes.answers import (
     etag,
-    index_space,
     require_model,
     seconds_allowed,
     stored_answer,
@@ -27,7 +20,7 @@ from service.routes.answers import (
 from service.routes.body import json_body, video_body
 from service.routes.client import attended
 from service.routes.documents import patch_request, video_request
-from service.routes.media import keeping
+from service.routes.indexing import index_video_bytes
 from service.routes.parts import Parts, Ready
 from service.routes.shapes import StoredVideoAnswer, VideoPage
 from service.routes.thumbnails import pictured
@@ -38,8 +31,6 @@ from service.schemas import (
     Name,
     VideoPatch,
 )
-from service.spool import SpoolFile
-from service.videoclip.errors import VideoWarning
 
 router = APIRouter(tags=["videos"])
 
@@ -68,8 +59,8 @@ async def index_video(request: Request, response: Response, parts: Ready) -> Sto
 
     A collection holds the same bytes once in a space: 200 instead of 201, with new metadata if some
     was sent. They are not cut again; the warning ``already_indexed`` says so if a length was sent.
-    ``lambda`` names another space than the served one: searches there find it, before or after
-    that lambda is served.
+    Without ``lambda`` it gets the space in which the collection is searched, so that searches find
+    it at once; ``lambda`` names another, and searches there find it.
     """
     async with video_body(request, parts, IndexRequest) as (options, video):
         require_model(options.model, parts)
@@ -77,65 +68,13 @@ async def index_video(request: Request, response: Response, parts: Ready) -> Sto
         with parts.admission.enter("video", seconds=seconds):
             stored, is_new, warnings = await attended(
                 request,
-                _index(parts, options, video, deadline=time.monotonic() + seconds),
+                index_video_bytes(parts, options, video, deadline=time.monotonic() + seconds),
                 seconds=seconds,
             )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/videos/{stored.id}"
     response.headers["ETag"] = etag(stored)
     return (await pictured(parts, [stored_answer(stored, warnings)]))[0]
-
-
-async def _index(
-    parts: Parts, options: IndexRequest, video: SpoolFile, *, deadline: float
-) -> tuple[StoredVideo, bool, tuple[VideoWarning, ...]]:
-    weight = parts.tagger.videos.weight(options.clip_weight)
-    space = replace(parts.tagger.space, clip_weight=weight)
-    known = await parts.index.find(video.sha256, collection=options.collection)
-    if known is None:  # before the work, not after it
-        await require_collection(parts, options.collection)
-    if known is not None and space.id in known.spaces:
-        async with keeping(parts, video):
-            changed = await parts.index.update(
-                known.id, external_id=options.external_id, metadata=options.metadata
-            )
-        if changed is not None:
-            return changed, False, _not_cut_again(options)
-    cut = await parts.tagger.videos.embed_segments(
-        video.path,
-        clip_weight=weight,
-        segment_seconds=options.segments.length or parts.settings.segment_seconds,
-        deadline=deadline,
-    )
-    facts = NewVideo(
-        sha256=video.sha256,
-        size_bytes=video.size_bytes,
-        external_id=options.external_id,
-        metadata=options.metadata,
-        duration_seconds=cut.info.duration_seconds,
-        fps=cut.info.fps,
-        width=cut.info.width,
-        height=cut.info.height,
-        codec=cut.info.codec,
-        collection=options.collection,
-    )
-    async with keeping(parts, video):
-        stored, is_new = await parts.index.add(
-            facts,
-            space=index_space(cut.space, parts),
-            segments=[NewSegment(part.start, part.end, part.vector) for part in cut.segments],
-        )
-    return stored, is_new, cut.warnings
-
-
-def _not_cut_again(options: IndexRequest) -> tuple[VideoWarning, ...]:
-    if options.segments.length is None:
-        return ()
-    detail = (
-        "The video was indexed before and keeps its segments; segments.length had no effect."
-        " Delete the video first to cut it anew."
-    )
-    return (VideoWarning("already_indexed", detail),)
 
 
 @router.get("/videos", summary="List indexed videos, newest first")
@@ -153,7 +92,7 @@ async def list_videos(
         limit=limit + 1, before=cursor, external_id=external_id, collection=collection
     )
     if not rows:
-        await require_collection(parts, collection)
+        await _require_collection(parts, collection)
     page = rows[:limit]
     return VideoPage(
         data=await pictured(parts, [stored_answer(video) for video in page]),
@@ -225,7 +164,7 @@ async def delete_video(
     return Response(status_code=204)
 
 
-async def require_collection(parts: Parts, name: str) -> None:
+async def _require_collection(parts: Parts, name: str) -> None:
     """Refuse a collection that is not there.
 
     Raises:

@@ -60,7 +60,7 @@ def test_search_stays_in_the_active_space_until_it_is_switched(
     client.put("/lambda", json={"lambda": 0.6}).raise_for_status()
     assert _searched(client) == (200, old.id)
     assert client.get("/collections/default").json()["active_space"] == old.id
-    client.post("/videos", files={"video": film()}).raise_for_status()
+    client.post("/videos", files={"video": film()}, data={"lambda": 0.6}).raise_for_status()
     new = _space(client)
     assert new.id != old.id
     assert _searched(client) == (200, old.id)
