@@ -13,7 +13,8 @@ from service.frames import FrameSlots
 from service.index.video_index import VideoIndex
 from service.jobs.evaluation_tools import EvaluationTools
 from service.kept_clip_weight import KeptClipWeight
-from service.labels import LabelEncoder, LabelLimits
+from service.label_encoder import LabelEncoder
+from service.labels import LabelLimits
 from service.metrics import Metrics
 from service.settings import Settings
 from service.store import ArtefactStore
@@ -175,6 +176,7 @@ def label_limits(settings: Settings) -> LabelLimits:
         max_labels=settings.max_labels,
         max_characters=settings.max_label_characters,
         max_templates=settings.max_templates,
+        max_sentences=settings.max_sentences,
     )
 
 

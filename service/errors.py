@@ -59,6 +59,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "invalid_labels": Kind(422, "Labels cannot be used"),
     "no_labels": Kind(422, "No labels were given"),
     "too_many_labels": Kind(422, "More labels than the limit"),
+    "too_many_sentences": Kind(422, "Labels times templates are more than the limit"),
     "duplicate_label": Kind(422, "A label was given twice"),
     "empty_label": Kind(422, "A label is empty"),
     "label_too_long": Kind(422, "A label is longer than the limit"),

@@ -1,28 +1,12 @@
-"""Labels: what a client may ask for, and how their texts become classifier vectors."""
+"""Labels: what a client may ask for."""
 
-import asyncio
-import hashlib
-import json
 import re
 import unicodedata
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from service.encode.process import EncoderProcess
-from service.text_cache import CachedText, TextCache
-from service.videoclip.pooling import text_classifier
-from service.videoclip.prompts import TEMPLATES, apply
-from service.videoclip.tokenizing import Tokenizer
-
-_TEXTS_PER_PIECE: Final = 256  # sentences (labels × templates) encoded before they are cached
-_TEXTS_IN_SETS: Final = 20_000  # of whole sets that are kept as one matrix: 40 MB at D = 512
-
-EncodeTexts = Callable[[npt.NDArray[np.int64]], Awaitable[npt.NDArray[np.float32]]]
+from service.videoclip.prompts import TEMPLATES
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
@@ -33,7 +17,8 @@ class LabelError(ValueError):
 
     Attributes:
         code: one of `no_labels`, `too_many_labels`, `duplicate_label`, `empty_label`,
-            `label_too_long`, `invalid_label`, `invalid_template`, `unknown_template_set`.
+            `label_too_long`, `invalid_label`, `invalid_template`, `unknown_template_set`,
+            `too_many_sentences`.
         detail: for the client.
         param: the field.
         limit: the limit that was passed, if any.
@@ -72,27 +57,13 @@ class LabelQuery(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TextVectors:
-    """Classifier vectors of texts.
-
-    Attributes:
-        vectors: float32 (n, D), unit rows.
-        truncated: bool (n,), whether the tokenizer cut a sentence of that text.
-        cache_hits: how many different texts needed no encoding for this call.
-    """
-
-    vectors: npt.NDArray[np.float32]
-    truncated: npt.NDArray[np.bool_]
-    cache_hits: int
-
-
-@dataclass(frozen=True)
 class LabelLimits:
-    """What one request may ask."""
+    """What one request may ask; sentences are its texts times its templates."""
 
     max_labels: int = 1000
     max_characters: int = 400
     max_templates: int = 100
+    max_sentences: int = 50_000
 
 
 def normalise(text: str, *, param: str = "labels", limits: LabelLimits) -> str:
@@ -206,95 +177,21 @@ def choose_templates(
     return tuple(templates)
 
 
-class LabelEncoder:
-    """Texts to classifier vectors, by the encoder and its tokenizer or from the cache."""
+def require_sentences(
+    texts: int, templates: int, *, param: str = "labels", limits: LabelLimits
+) -> None:
+    """Refuse a request whose texts, each in every template, are more work than is allowed.
 
-    def __init__(self, encoder: EncoderProcess, *, cache: TextCache, tokenizer: Tokenizer) -> None:
-        self._encoder = encoder
-        self._cache = cache
-        self._tokenizer = tokenizer
-        self._sets: OrderedDict[tuple[str, tuple[str, ...]], TextVectors] = OrderedDict()
-
-    async def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        templates: tuple[str, ...],
-        clip_weight: float,
-        deadline: float | None = None,
-    ) -> TextVectors:
-        """Return the classifier vectors of normalised `texts` at `clip_weight`.
-
-        The vector of a text is the mean over the templates of unit sentence vectors, made unit
-        again. `deadline` only orders the queue: others may wait for the same texts, too. Raises
-        EncoderError when the encoder failed.
-        """
-        prefix = self._prefix(templates, clip_weight)
-        whole = (prefix, tuple(texts))
-        if (kept := self._sets.get(whole)) is not None:
-            self._sets.move_to_end(whole)
-            self._cache.local_hits += kept.cache_hits
-            return kept
-        names: Mapping[str, str] = {prefix + text: text for text in texts}
-
-        async def encode(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-            encoded = await self._encoder.encode_texts(
-                ids, clip_weight=clip_weight, deadline=deadline
-            )
-            return encoded.vectors
-
-        async def compute(keys: Sequence[str]) -> Sequence[CachedText]:
-            return await self._compute([names[key] for key in keys], templates, encode)
-
-        values, hits = await self._cache.get(
-            [prefix + text for text in texts],
-            dimension=self._encoder.manifest.embedding_size,
-            compute=compute,
-            keys_per_compute=max(1, _TEXTS_PER_PIECE // len(templates)),
+    Raises:
+        LabelError: too many sentences.
+    """
+    sentences = texts * templates
+    if sentences > limits.max_sentences:
+        raise LabelError(
+            "too_many_sentences",
+            f"{texts} texts in {templates} templates are {sentences} sentences, at most"
+            f" {limits.max_sentences} are allowed.",
+            param=param,
+            limit=limits.max_sentences,
+            actual=sentences,
         )
-        found = _stacked(values, cache_hits=hits)
-        self._sets[whole] = replace(found, cache_hits=len(names))
-        while sum(len(kept.vectors) for kept in self._sets.values()) > _TEXTS_IN_SETS:
-            self._sets.popitem(last=False)
-        return found
-
-    async def encode_by(
-        self, encode: EncodeTexts, texts: Sequence[str], *, templates: tuple[str, ...]
-    ) -> TextVectors:
-        """The same by `encode`, another network than the served ones; the cache has no part in it.
-
-        `encode` gives embeddings (n, D) of tokenised sentences int64 (n, L); n >= 1.
-        """
-        step = max(1, _TEXTS_PER_PIECE // len(templates))
-        found: list[CachedText] = []
-        for n in range(0, len(texts), step):
-            found += await self._compute(list(texts[n : n + step]), templates, encode)
-        return _stacked(found, cache_hits=0)
-
-    def _prefix(self, templates: tuple[str, ...], clip_weight: float) -> str:
-        manifest = self._encoder.manifest
-        weight = f"{clip_weight:g}" if manifest.text_tower_tuned else ""
-        digest = hashlib.blake2b(json.dumps(templates).encode(), digest_size=12).hexdigest()
-        precision = self._encoder.space.precision
-        number_format = "" if precision == "float32" else f"{precision}/"
-        return f"{manifest.revision}/{number_format}{weight}/{digest}/"
-
-    async def _compute(
-        self, texts: list[str], templates: tuple[str, ...], encode: EncodeTexts
-    ) -> list[CachedText]:
-        sentences = [apply(template, text) for text in texts for template in templates]
-        # Thousands of sentences take long enough to hold up the event loop.
-        ids, truncated = await asyncio.to_thread(self._tokenizer.encode, sentences)
-        encoded = await encode(ids)
-        vectors = text_classifier(encoded.reshape(len(texts), len(templates), -1))
-        cut = truncated.reshape(len(texts), len(templates))
-        return [
-            CachedText(vector, truncated=bool(flags.any()))
-            for vector, flags in zip(vectors, cut, strict=True)
-        ]
-
-
-def _stacked(values: Sequence[CachedText], *, cache_hits: int) -> TextVectors:
-    vectors = np.stack([value.vector for value in values])
-    vectors.setflags(write=False)  # several requests may get them
-    return TextVectors(vectors, np.array([value.truncated for value in values]), cache_hits)

@@ -145,6 +145,7 @@ class Settings(MediaSettings, WebhookSettings):
     max_labels: Count = Field(default=1000, description="labels of one request")
     max_label_characters: Count = Field(default=400, description="characters of one label")
     max_templates: Count = Field(default=100, description="prompt templates of one request")
+    max_sentences: Count = Field(default=50_000, description="labels x templates of one request")
     max_inputs: Count = Field(default=256, description="inputs of one /embeddings request")
     max_in_flight: Count = Field(
         default=32, description="requests with a video that wait or are worked on"

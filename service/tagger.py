@@ -12,19 +12,28 @@ from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.encode.space import EmbeddingSpace
 from service.frames import FrameSlots
+from service.label_encoder import LabelEncoder
 from service.labels import (
-    LabelEncoder,
     LabelError,
     LabelLimits,
     LabelQuery,
     choose_templates,
     normalise,
     normalise_queries,
+    require_sentences,
 )
 from service.options import choose_sampling, choose_spans, require_clip_weight
 from service.results import Classification, EmbeddedTexts
 from service.scoring import ScoreKind
-from service.tags import LabelVectors, encode_labels, keep, label_warnings, score_tags, truncation
+from service.tags import (
+    LabelVectors,
+    encode_labels,
+    flat_texts,
+    keep,
+    label_warnings,
+    score_tags,
+    truncation,
+)
 from service.timeline_tagger import TimelineTagger
 from service.video_encoder import VideoEncoder
 from service.videoclip.background import background_labels
@@ -153,6 +162,7 @@ class Tagger:
         began = time.monotonic()
         queries = self._normalised(tuple(labels))
         prompts = self._templates(templates, template_set)
+        require_sentences(len(flat_texts(queries)), len(prompts), limits=self._limits)
         timings: dict[str, float] = {}
         weight = self.videos.weight(clip_weight)
         chosen = choose_sampling(sampling, manifest=self.manifest)
@@ -234,6 +244,7 @@ class Tagger:
         plain = [normalise(text, param="input", limits=self._limits) for text in texts]
         if not plain:
             raise LabelError("no_labels", "Give at least one text.", param="input")
+        require_sentences(len(plain), len(prompts), param="input", limits=self._limits)
         weight = self.videos.weight(clip_weight)
         async with until(deadline), self.videos.weights(weight, for_texts=True):
             found = await self._labels.encode(

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.labels import LabelEncoder, LabelQuery, TextVectors
+from service.label_encoder import LabelEncoder, TextVectors
+from service.labels import LabelQuery
 from service.scoring import (
     MIN_BACKGROUND,
     Platt,

@@ -5,47 +5,25 @@ nothing else: short timeouts, then a pause in which it is not asked at all.
 """
 
 import asyncio
-import hashlib
 import logging
-import struct
-import zlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from service.cached_text import CachedText, pack, redis_key, unpack
+from service.flight import Flight, Waiter
+
 _log = logging.getLogger(__name__)
 
-_VALUE: Final = struct.Struct(">4sBII")
-"""Magic, flags (1: truncated), dimension, CRC-32 of key and vector; the vector follows."""
-
-_MAGIC: Final = b"vtx1"
 _KEYS_PER_CALL: Final = 256
-_NORM_TOLERANCE: Final = 1e-3
-_PREFIX: Final = b"vtag:text:"
 
-
-@dataclass(frozen=True)
-class CachedText:
-    """The classifier vector of one label.
-
-    Attributes:
-        vector: float32 (D,), unit length.
-        truncated: whether the tokenizer had to cut a text that it was made of.
-    """
-
-    vector: npt.NDArray[np.float32]
-    truncated: bool
-
-
-Compute = Callable[[Sequence[str]], Awaitable[Sequence[CachedText]]]
+Compute = Callable[[Sequence[str], float | None], Awaitable[Sequence[CachedText]]]
+"""Makes the values of some keys; they are worthless at a deadline (None: never)."""
 
 
 class TextCache:
@@ -70,7 +48,7 @@ class TextCache:
     ) -> None:
         self._capacity = capacity
         self._kept: OrderedDict[str, CachedText] = OrderedDict()
-        self._flights: dict[str, asyncio.Future[CachedText]] = {}
+        self._flights: dict[str, Flight[CachedText]] = {}  # for each key that is on its way
         self._tasks: set[asyncio.Task[None]] = set()
         self._timeout_seconds = redis_timeout_seconds
         self._cooldown_seconds = cooldown_seconds
@@ -104,19 +82,31 @@ class TextCache:
         return len(self._tasks)
 
     async def get(
-        self, keys: Sequence[str], *, dimension: int, compute: Compute, keys_per_compute: int
+        self,
+        keys: Sequence[str],
+        *,
+        dimension: int,
+        compute: Compute,
+        keys_per_compute: int,
+        deadline: float | None = None,
     ) -> tuple[list[CachedText], int]:
         """Return the values of `keys` in their order, and how many needed no computing by us.
+
+        Whoever asks for a key that is being computed gets that value, also when those who asked
+        before have left. What nobody waits for any more is not computed.
 
         Args:
             keys: each names everything its value depends on.
             dimension: size of the vectors; a value of another size is a miss.
             compute: makes values for some of the keys; what it raises is raised here.
             keys_per_compute: most keys given to one call of it.
+            deadline: `time.monotonic()` until which this request will wait; None: for ever. It
+                orders the work; whoever calls sees to it that the wait ends then.
         """
         found: dict[str, CachedText] = {}
         waiting: dict[str, asyncio.Future[CachedText]] = {}
-        mine: list[str] = []
+        mine: Flight[CachedText] = Flight()
+        flights = {mine}
         for key in keys:
             if key in found or key in waiting:
                 continue
@@ -126,19 +116,25 @@ class TextCache:
                 self.local_hits += 1
                 found[key] = value
             elif (flight := self._flights.get(key)) is not None:
-                waiting[key] = flight
+                waiting[key] = flight.futures[key]
+                flights.add(flight)
             else:
-                flight = asyncio.get_running_loop().create_future()
-                self._flights[key] = waiting[key] = flight
-                mine.append(key)
+                waiting[key] = mine.futures[key] = asyncio.get_running_loop().create_future()
+                self._flights[key] = mine
         computed: set[str] = set()
-        if mine:
+        waiter = Waiter(waiting.keys(), deadline)
+        for flight in flights:
+            flight.waiters.add(waiter)
+        if mine.futures:
             # In a task of its own: others may wait for it, so it outlives a request that leaves.
-            self._spawn(self._fly(mine, dimension, compute, keys_per_compute, computed))
-        for key, flight in waiting.items():
-            found[key] = await asyncio.shield(flight)
-        misses = sum(key in computed for key in mine)
-        return [found[key] for key in keys], len(found) - misses
+            mine.task = self._spawn(self._fly(mine, dimension, compute, keys_per_compute, computed))
+        try:
+            for key, future in waiting.items():
+                found[key] = await asyncio.shield(future)
+        finally:
+            for flight in flights:
+                self._leave(flight, waiter)
+        return [found[key] for key in keys], len(found) - len(computed)
 
     async def close(self) -> None:
         """End what runs in the background and leave Redis."""
@@ -149,38 +145,64 @@ class TextCache:
             await self._redis.aclose()
 
     async def _fly(
-        self, keys: list[str], dimension: int, compute: Compute, step: int, computed: set[str]
+        self,
+        flight: Flight[CachedText],
+        dimension: int,
+        compute: Compute,
+        step: int,
+        computed: set[str],
     ) -> None:
         try:
+            keys = list(flight.futures)
             missing: list[str] = []
             for key, value in zip(keys, await self._read(keys, dimension), strict=True):
                 if value is None:
                     missing.append(key)
                 else:
                     self.redis_hits += 1
-                    self._land(key, value)
-            for first in range(0, len(missing), step):
-                part = missing[first : first + step]
-                values = await compute(part)
+                    self._land(flight, key, value)
+            # Asked anew for each piece: some may have left, others may have come.
+            while part := flight.wanted(missing, most=step):
+                deadline = flight.deadline(part)
+                late = deadline is not None and deadline <= asyncio.get_running_loop().time()
+                limit = asyncio.timeout_at(None if late else deadline)
+                try:
+                    async with limit:
+                        values = await compute(part, deadline)
+                except TimeoutError:
+                    if limit.expired():
+                        continue  # for those who came meanwhile, by their deadline
+                    raise
                 self.computed += len(part)
                 computed.update(part)
                 for key, value in zip(part, values, strict=True):
-                    self._land(key, value)
+                    self._land(flight, key, value)
                 self._spawn(self._write(dict(zip(part, values, strict=True))))
+                missing = [key for key in missing if key in flight.futures]
         except BaseException as error:
-            cause = error if isinstance(error, Exception) else RuntimeError("text cache closed")
-            for key in keys:
-                flight = self._flights.pop(key, None)
-                if flight is not None and not flight.done():
-                    flight.set_exception(cause)
-                    flight.exception()  # whoever asked may have left: nothing to complain about
+            self._forget(flight)
+            flight.fail(
+                error if isinstance(error, Exception) else RuntimeError("text cache closed")
+            )
             if not isinstance(error, Exception):
                 raise
+        self._forget(flight)  # what nobody wanted in the end
 
-    def _land(self, key: str, value: CachedText) -> None:
-        flight = self._flights.pop(key, None)
-        if flight is not None and not flight.done():
-            flight.set_result(value)
+    def _leave(self, flight: Flight[CachedText], waiter: Waiter) -> None:
+        flight.waiters.discard(waiter)
+        if flight.task is not None and not flight.waiters:
+            self._forget(flight)  # at once: who comes now must not wait for what is being ended
+            flight.task.cancel()
+
+    def _forget(self, flight: Flight[CachedText]) -> None:
+        for key in flight.futures:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+    def _land(self, flight: Flight[CachedText], key: str, value: CachedText) -> None:
+        flight.land(key, value)
+        if self._flights.get(key) is flight:
+            del self._flights[key]
         self._kept[key] = value
         self._kept.move_to_end(key)
         while len(self._kept) > self._capacity:
@@ -235,36 +257,8 @@ class TextCache:
         self.degraded = True
         self._asleep_until = asyncio.get_running_loop().time() + self._cooldown_seconds
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def redis_key(key: str) -> bytes:
-    """Return the name of `key` in Redis: short, and free of what people typed."""
-    return _PREFIX + hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).digest()
-
-
-def pack(key: str, value: CachedText) -> bytes:
-    """Return the bytes that stand for `value` under `key` in Redis."""
-    data = np.ascontiguousarray(value.vector, ">f4").tobytes()
-    flags = int(value.truncated)
-    check = zlib.crc32(data, zlib.crc32(redis_key(key) + bytes([flags])))
-    return _VALUE.pack(_MAGIC, flags, len(value.vector), check) + data
-
-
-def unpack(key: str, raw: bytes, *, dimension: int) -> CachedText | None:
-    """Return the value of `pack`, or None if `raw` is not one for this key and dimension."""
-    if len(raw) != _VALUE.size + 4 * dimension:
-        return None
-    magic, flags, size, check = _VALUE.unpack_from(raw)
-    data = raw[_VALUE.size :]
-    if magic != _MAGIC or flags > 1 or size != dimension:
-        return None
-    if check != zlib.crc32(data, zlib.crc32(redis_key(key) + bytes([flags]))):
-        return None
-    vector = np.frombuffer(data, ">f4").astype(np.float32)
-    if not abs(float(np.linalg.norm(vector)) - 1.0) <= _NORM_TOLERANCE:  # also NaN
-        return None
-    return CachedText(vector, truncated=bool(flags))
+        return task

@@ -11,13 +11,8 @@ from service.deadline import until
 from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
-from service.labels import (
-    LabelEncoder,
-    LabelLimits,
-    LabelQuery,
-    choose_templates,
-    normalise_queries,
-)
+from service.label_encoder import LabelEncoder
+from service.labels import LabelLimits, LabelQuery, choose_templates, normalise_queries
 from service.options import choose_sampling
 from service.results import Classification, TaggedSegment
 from service.scoring import ScoreKind

@@ -3,7 +3,7 @@
 Pulled by whichever device is idle, never timed: what waits goes at once, what comes while all are
 busy gathers. One queue for each kind of work and each λ, so weights are never mixed; deficit round
 robin (Shreedhar and Varghese, SIGCOMM 1995) in predicted seconds between the queues, earliest
-deadline first inside one, first come first served among equals.
+deadline first inside one, first come first served among equals; what is too late comes last.
 """
 
 import heapq
@@ -35,30 +35,34 @@ class _Queue:
         self.deficit_seconds = 0.0
         self.rows = 0  # of works that have not left, not yet taken
         self.units = 0  # the same in units of cost
-        self._heap: list[tuple[float, int, Work]] = []
+        self._heap: list[tuple[bool, float, int, Work]] = []  # those known to be late behind
 
     def push(self, work: Work, number: int) -> None:
-        heapq.heappush(self._heap, (work.deadline, number, work))
+        heapq.heappush(self._heap, (False, work.deadline, number, work))
         self.rows += work.size
         self.units += work.size * work.width
 
-    def first(self) -> Work | None:
-        """The work with the earliest deadline; those that left are dropped on the way."""
+    def first(self, now: float) -> Work | None:
+        """The work with the earliest deadline that is not over; else with the earliest of all.
+
+        Those that left are dropped on the way.
+        """
         while self._heap:
-            work = self._heap[0][2]
-            if not work.left and work.taken < work.size:
+            late, deadline, number, work = self._heap[0]
+            if work.left or work.taken == work.size:
+                heapq.heappop(self._heap)
+                self.forget(work)
+            elif deadline <= now and not late:
+                heapq.heapreplace(self._heap, (True, deadline, number, work))
+            else:
                 return work
-            heapq.heappop(self._heap)
-            self.forget(work)
         return None
 
-    def take(self, rows: int, *, width: int) -> tuple[Part, ...]:
+    def take(self, rows: int, *, width: int, now: float) -> tuple[Part, ...]:
         """Take up to `rows` rows of that width, in order."""
         parts: list[Part] = []
-        passed: list[tuple[float, int, Work]] = []
-        while rows and self.first() is not None and len(passed) < _LOOKAHEAD:
-            entry = self._heap[0]
-            work = entry[2]
+        passed: list[tuple[bool, float, int, Work]] = []
+        while rows and (work := self.first(now)) is not None and len(passed) < _LOOKAHEAD:
             if work.width != width:
                 passed.append(heapq.heappop(self._heap))
                 continue
@@ -73,7 +77,7 @@ class _Queue:
         return tuple(parts)
 
     def works(self) -> list[Work]:
-        return [work for _, _, work in self._heap]
+        return [work for *_, work in self._heap]
 
     def forget(self, work: Work) -> None:
         if not work.forgotten:
@@ -81,6 +85,9 @@ class _Queue:
             rows = work.size - work.taken
             self.rows -= rows
             self.units -= rows * work.width
+            # Where live work never ends, late work would never come to the front to be dropped.
+            self._heap = [entry for entry in self._heap if entry[-1] is not work]
+            heapq.heapify(self._heap)
 
 
 class Batcher:
@@ -234,7 +241,7 @@ class Batcher:
     ) -> Batch | None:
         plans: list[tuple[int, _Queue, Work, int, Reason]] = []
         for key, queue in list(self._queues.items()):
-            work = queue.first()
+            work = queue.first(now)
             if work is None:
                 del self._queues[key]  # its deficit is forgotten with it
                 continue
@@ -250,7 +257,7 @@ class Batcher:
         for _, other, *_ in plans:
             other.deficit_seconds += rounds * _QUANTUM_SECONDS
         self._queues[queue.key] = self._queues.pop(queue.key)  # to the end of the line
-        batch = Batch(queue.key, queue.take(rows, width=work.width), reason)
+        batch = Batch(queue.key, queue.take(rows, width=work.width, now=now), reason)
         seconds = self.costs[queue.key.kind].seconds(batch.units)
         queue.deficit_seconds -= seconds
         return replace(batch, predicted_seconds=seconds)

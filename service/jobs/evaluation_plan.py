@@ -14,7 +14,14 @@ from service.decode.pool import DecodePool
 from service.encode.space import round_clip_weight
 from service.errors import ApiError
 from service.index.video_index import VideoIndex
-from service.labels import LabelLimits, LabelQuery, choose_templates, normalise, normalise_queries
+from service.labels import (
+    LabelLimits,
+    LabelQuery,
+    choose_templates,
+    normalise,
+    normalise_queries,
+    require_sentences,
+)
 from service.schemas import LabelledVideo, LambdaEvaluationOptions, LambdaRule
 from service.videoclip.errors import VideoError
 from service.videoclip.manifest import Manifest
@@ -154,6 +161,7 @@ class Planner:
             default_set=self._manifest.template_set,
             limits=self._limits,
         )
+        require_sentences(len(classes), len(templates), param="classes", limits=self._limits)
         return EvaluationPlan(
             space=self.space,
             source=source,

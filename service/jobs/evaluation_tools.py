@@ -10,7 +10,7 @@ from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
 from service.index.video_index import VideoIndex
-from service.labels import LabelEncoder
+from service.label_encoder import LabelEncoder
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from service.jobs.frame_file import FrameFile
 from service.jobs.records import Json
 from service.jobs.running import RunningJob, insist
 from service.jobs.standing_back import stand_back
-from service.labels import TextVectors
+from service.label_encoder import TextVectors
 from service.tags import truncation
 from service.videoclip.errors import VideoError
 from service.videoclip.pooling import combine_views, pool

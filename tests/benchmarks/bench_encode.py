@@ -23,7 +23,8 @@ from service.encode.process import EncoderProcess
 from service.encode.runtime import Model
 from service.encode.staging import Staging
 from service.frames import FrameSlots, map_slot
-from service.labels import LabelEncoder, LabelLimits, LabelQuery, normalise_queries
+from service.label_encoder import LabelEncoder
+from service.labels import LabelLimits, LabelQuery, normalise_queries
 from service.store import ArtefactStore
 from service.tags import LabelVectors, keep, label_warnings, score_tags
 from service.text_cache import TextCache

@@ -103,6 +103,8 @@ def test_sampling_and_embedding(client: httpx.Client, film: Film) -> None:
         ({"labels": [" "]}, 422, "empty_label", "labels"),
         ({"labels": ["a", "a "]}, 422, "duplicate_label", "labels"),
         ({"labels": [f"n{i}" for i in range(1001)]}, 422, "too_many_labels", "labels"),
+        ({"labels": [f"n{i}" for i in range(1000)], "templates": [f"{i} {{}}" for i in range(51)]},
+         422, "too_many_sentences", "labels"),
         ({"labels": ["x" * 401]}, 422, "label_too_long", "labels"),
         ({"top_k": "0"}, 422, "invalid_request", "top_k"),
         ({"top_k": "1e9"}, 422, "invalid_request", "top_k"),

@@ -12,7 +12,8 @@ import psutil
 from service.decode.pool import DecodePool
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
-from service.labels import LabelEncoder, LabelQuery
+from service.label_encoder import LabelEncoder
+from service.labels import LabelQuery
 from service.store import ArtefactStore
 from service.tagger import Tagger
 from service.text_cache import TextCache

@@ -1,26 +1,22 @@
 """Labels and templates: what is accepted, what it becomes, and what is said about the rest."""
 
 import unicodedata
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.labels import (
-    LabelEncoder,
     LabelError,
     LabelLimits,
     LabelQuery,
     choose_templates,
     normalise,
     normalise_queries,
+    require_sentences,
 )
 from service.videoclip.prompts import TEMPLATES
-from service.videoclip.tokenizing import Tokenizer
-from tests.service.engine import running
 
 LIMITS = LabelLimits(max_labels=5, max_characters=40, max_templates=3)
 
@@ -114,26 +110,11 @@ def test_templates_that_cannot_be_used_are_refused(
     assert caught.value.code == code
 
 
-@pytest.mark.anyio
-async def test_a_set_that_was_asked_before_is_one_matrix(tmp_path: Path) -> None:
-    """The same matrix again, all of it hits, by λ and templates apart, and no more than may be."""
-    async with running(tmp_path, text_tower_tuned=True) as engine:
-        encoder = LabelEncoder(
-            engine.encoder,
-            cache=engine.cache,
-            tokenizer=Tokenizer(next(tmp_path.rglob("tokenizer.json")), 32),
-        )
-        texts = [f"a thing {number}" for number in range(300)]
-        first = await encoder.encode(texts, templates=("a {}",), clip_weight=0.5)
-        again = await encoder.encode(texts, templates=("a {}",), clip_weight=0.5)
-        assert (first.cache_hits, again.cache_hits) == (0, 300)
-        assert again.vectors is first.vectors
-        with pytest.raises(ValueError, match="read-only"):
-            again.vectors[0] = 0
-        for templates, clip_weight in ((("the {}",), 0.5), (("a {}",), 0.1)):
-            other = await encoder.encode(texts, templates=templates, clip_weight=clip_weight)
-            assert not np.allclose(other.vectors, first.vectors)
-            assert other.cache_hits == 0
-        part = await encoder.encode(texts[:5], templates=("a {}",), clip_weight=0.5)
-        assert part.cache_hits == 5
-        assert np.array_equal(part.vectors, first.vectors[:5])
+def test_labels_times_templates_are_bounded() -> None:
+    """Each may be within its own limit and both together too much; 10,000 in five are not."""
+    require_sentences(10_000, 5, limits=LabelLimits())
+    with pytest.raises(LabelError) as caught:
+        require_sentences(1000, 51, param="input", limits=LabelLimits())
+    error = caught.value
+    assert (error.code, error.param) == ("too_many_sentences", "input")
+    assert (error.limit, error.actual) == (50_000, 51_000)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.labels import LabelQuery, TextVectors
+from service.label_encoder import TextVectors
+from service.labels import LabelQuery
 from service.scoring import MIN_BACKGROUND, Platt, ScoreKind
 from service.tags import LabelVectors, Tag, flat_texts, keep, label_warnings, score_tags
 from service.videoclip.background import EVERYDAY_LABELS, background_labels

@@ -12,7 +12,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.text_cache import CachedText, TextCache, pack, redis_key, unpack
+from service.cached_text import CachedText, pack, redis_key, unpack
+from service.text_cache import TextCache
 from tests.redis_server import RedisServer
 
 DIMENSION = 16
@@ -30,15 +31,21 @@ class Encoder:
 
     def __init__(self, *, seconds: float = 0.0) -> None:
         self.asked: list[str] = []
+        self.deadlines: list[float | None] = []
         self.largest = 0
         self.fail = False
+        self.open = asyncio.Event()
+        """Nothing is answered before."""
+        self.open.set()
         self._seconds = seconds
 
-    async def __call__(self, keys: Sequence[str]) -> Sequence[CachedText]:
+    async def __call__(self, keys: Sequence[str], deadline: float | None) -> Sequence[CachedText]:
         """Make the values of `keys`."""
         self.asked += keys
+        self.deadlines.append(deadline)
         self.largest = max(self.largest, len(keys))
         await asyncio.sleep(self._seconds)
+        await self.open.wait()
         if self.fail:
             raise RuntimeError("the encoder failed")
         return [vector_of(key) for key in keys]
@@ -55,11 +62,16 @@ async def opened(**options: Any) -> AsyncIterator[TextCache]:
 
 
 async def get(
-    cache: TextCache, keys: Sequence[str], encoder: Encoder, *, step: int = 4
+    cache: TextCache,
+    keys: Sequence[str],
+    encoder: Encoder,
+    *,
+    step: int = 4,
+    deadline: float | None = None,
 ) -> tuple[list[CachedText], int]:
     """Ask, and check that every value is the right one."""
     values, hits = await cache.get(
-        keys, dimension=DIMENSION, compute=encoder, keys_per_compute=step
+        keys, dimension=DIMENSION, compute=encoder, keys_per_compute=step, deadline=deadline
     )
     for key, value in zip(keys, values, strict=True):
         expected = vector_of(key)

@@ -102,18 +102,58 @@ def test_texts_of_other_lengths_wait_for_their_own_batch() -> None:
     assert sorted(sizes) == [2, 4]
 
 
-@given(st.lists(st.one_of(st.just(NO_DEADLINE), st.floats(0, 100)), min_size=1, max_size=20))
-def test_the_earliest_deadline_goes_first_then_who_came_first(deadlines: list[float]) -> None:
-    """One at a time: the order is that of (deadline, arrival)."""
+@given(
+    st.lists(st.one_of(st.just(NO_DEADLINE), st.floats(0, 100)), min_size=1, max_size=20),
+    st.one_of(st.just(0.0), st.floats(0, 100)),
+)
+def test_the_earliest_deadline_goes_first_then_who_came_first(
+    deadlines: list[float], now: float
+) -> None:
+    """One at a time: the order is that of (deadline, arrival), and what is too late comes last."""
     made = batcher(clips=(1.0, 0.0))
     works = [work(deadline=deadline) for deadline in deadlines]
     for one in works:
         made.add(one)
     taken = []
-    while (batch := made.take(0.0)) is not None:
+    while (batch := made.take(now)) is not None:
         taken += [part.work for part in batch.parts]
-    order = sorted(range(len(works)), key=lambda n: (deadlines[n], n))
+    order = sorted(range(len(works)), key=lambda n: (deadlines[n] <= now, deadlines[n], n))
     assert taken == [works[n] for n in order]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.integers(1, 9)), min_size=1, max_size=20),
+    st.lists(st.floats(0, 2), max_size=20),
+)
+def test_late_work_never_goes_before_live_work(
+    asked: list[tuple[float, int]], steps: list[float]
+) -> None:
+    """However time passes between batches: who can still be answered does not wait for the rest."""
+    made = batcher(clips=(1.0, 0.0))
+    works = [work(size=size, deadline=deadline) for deadline, size in asked]
+    for one in works:
+        made.add(one)
+    now = 0.0
+    for step in steps:
+        now += step
+        live = [one for one in works if one.deadline > now and one.taken < one.size]
+        batch = made.take(now)
+        if batch is not None and live:
+            assert batch.parts[0].work in live
+            assert batch.parts[0].work.deadline == min(one.deadline for one in live)
+
+
+def test_late_work_that_was_given_up_is_not_kept_behind_live_work() -> None:
+    """It would never come to the front while live work comes."""
+    made = batcher()
+    late = work(deadline=1.0)
+    made.add(late)
+    for _ in range(3):
+        made.add(work(size=200))
+    assert made.take(2.0) is not None
+    late.future.cancel()
+    made.forget(late)
+    assert late not in made._queues[CLIPS].works()
 
 
 def test_a_tight_deadline_makes_a_smaller_batch() -> None:
