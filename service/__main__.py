@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments[:1] == ["key"] and arguments[2:] in ([], ["--admin"]) and len(arguments) > 1:
         return _make_key(arguments[1], admin="--admin" in arguments)
+    if arguments == ["key"]:
+        return _refuse(["key needs a name: python -m service key NAME [--admin]"])
     if arguments:
         return _refuse([f"unknown argument {arguments[0]!r}; see python -m service --help"])
     try:

@@ -279,7 +279,8 @@ def invalid(error: ValidationError, *, prefix: str = "") -> ApiError:
     found = []
     for item in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in item["loc"]) or prefix
-        entry: Json = {"param": where, "code": item["type"], "detail": item["msg"]}
+        detail = item["msg"].removeprefix("Value error, ")
+        entry: Json = {"param": where, "code": item["type"], "detail": detail}
         context = item.get("ctx", {})
         for name in _LIMIT_NAMES:
             if isinstance(context.get(name), int | float):

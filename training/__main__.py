@@ -1,5 +1,6 @@
 """`python -m training`: fine-tune CLIP on video, measure it, choose λ, export and publish it."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,9 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         code: int = parsed.command(parsed)
+        sys.stdout.flush()
     except (Refusal, ArtefactError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has read enough; the interpreter would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except _PATHS as error:
         if error.filename is None:
             raise

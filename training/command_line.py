@@ -1,7 +1,8 @@
 """The command line of `python -m training`: its commands, in the order of its help."""
 
 import argparse
-from typing import Protocol
+import sys
+from typing import NoReturn, Protocol
 
 from training.commands import (
     calibrate,
@@ -53,9 +54,17 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; how a command is used is in its help."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line. What it parses has `command`, a function of the parsed arguments."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="python -m training",
         description="Fine-tune CLIP on video, measure it, choose λ, export and publish it.",
         epilog="Exit codes: 0 done, 1 a check failed, 2 the input cannot be used.",

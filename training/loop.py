@@ -21,6 +21,8 @@ from training.run_folder import CLIP_FILE, LAST_FILE, TUNED_FILE, RunFolder, des
 from training.run_log import RunLog
 from training.validation import Validation
 
+_MOST_BETWEEN = 500  # steps between two checkpoints, where the configuration does not say
+
 
 class DivergedError(Refusal):
     """The loss or its gradient is not finite; names the step."""
@@ -80,6 +82,9 @@ class _Training:
         if run.recipe.examples_per_class:
             run.recipe.begin(run.examples(on_failure=self._note_failure))
         done = self._go_on() if distributed.tell_all(self.folder.checkpoint.is_file()) else 0
+        every = run.config.checkpoint_every
+        if every is None:
+            every = min(_MOST_BETWEEN, max(1, step.steps // 10))
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._log(done)) if self.first else None
             # The workers that decode end with the iterator, also when a step fails.
@@ -95,7 +100,7 @@ class _Training:
                         loss = self.validation.look()
                         if log is not None:
                             log.add_validation(number, loss)
-                    if run.config.checkpoint_every and done % run.config.checkpoint_every == 0:
+                    if every and done % every == 0:
                         self._keep(done, log)
             except FloatingPointError as error:
                 raise DivergedError(f"step {done + 1} of {step.steps}: {error}") from error
@@ -157,6 +162,8 @@ class _Training:
         if self.validation is not None and "best" in resumed.extra:
             self.validation.best = resumed.extra["best"]
             self.validation.best_loss = resumed.notes["best_loss"]
+        if self.first:
+            print(f"going on after step {resumed.steps_done} of {self.run.step.steps}")
         return resumed.steps_done
 
     def _seconds(self) -> float:

@@ -152,7 +152,7 @@ class RunConfig:
 
     run: folder of the results. clip: the artefact to start from, a folder of a model store
     (`python -m training pull` makes one). frames: T. checkpoint_every: steps between checkpoints; 0
-    for none.
+    for none, without it a tenth of all steps, 500 at most.
     """
 
     run: Path
@@ -171,7 +171,7 @@ class RunConfig:
     frames: int = 8
     template_set: str = "kinetics"
     seed: int = 0
-    checkpoint_every: int = 500
+    checkpoint_every: int | None = None
     select: SelectionRule | None = None
     publish: PublishConfig | None = None
     recipe: str = field(init=False)
@@ -183,7 +183,9 @@ class RunConfig:
                 f"template_set = {self.template_set!r}: one of {', '.join(sorted(TEMPLATES))}"
             )
         require_positive(self, "frames")
-        require_not_negative(self, "seed", "checkpoint_every")
+        require_not_negative(self, "seed")
+        if self.checkpoint_every is not None:
+            require_not_negative(self, "checkpoint_every")
         self.clips.sampling(self.frames)
         if self.validation is not None and self.regularisation.snapshots:
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,7 @@ def script(taken: str | None, *, until: str = "heads") -> str:
     Raises:
         IndexSetupError: no such step is known here.
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it names each of its parts otherwise
     # Imported here: half a second that only the start pays.
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext

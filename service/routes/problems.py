@@ -46,7 +46,11 @@ def _http(error: HTTPException) -> ApiError:
 
 def _query(error: RequestValidationError) -> ApiError:
     found = [
-        {"param": str(item["loc"][-1]), "code": item["type"], "detail": item["msg"]}
+        {
+            "param": str(item["loc"][-1]),
+            "code": item["type"],
+            "detail": item["msg"].removeprefix("Value error, "),
+        }
         for item in error.errors()
     ]
     return ApiError(

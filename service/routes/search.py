@@ -140,6 +140,15 @@ async def _contents(parts: Parts, collection: str) -> Sequence[SpaceContent]:
     return there
 
 
+def _way_out(there: Sequence[SpaceContent], wanted: Space) -> str:
+    """Say what can be done about a space in which nothing is indexed."""
+    model = wanted.id.rpartition("/")[0]
+    models = sorted({content.space.id.rpartition("/")[0] for content in there})
+    if model in models:
+        return "Reindex the collection, or search with a lambda that is there."
+    return f"Reindex the collection, or activate {' or '.join(models)}."
+
+
 def _content(there: Sequence[SpaceContent], wanted: Space) -> SpaceContent:
     """Return what a collection holds in the wanted space.
 
@@ -154,7 +163,7 @@ def _content(there: Sequence[SpaceContent], wanted: Space) -> SpaceContent:
     raise ApiError(
         "index_lambda_mismatch",
         f"Nothing is indexed in {wanted.id}; vectors of different weights are not comparable."
-        " Index the videos again, or search with a lambda that is there.",
+        f" {_way_out(there, wanted)}",
         param="lambda",
         actual=wanted.clip_weight,
         extra={"wanted": wanted.id, "spaces": spaces_there(there)},

@@ -33,6 +33,12 @@ def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_key_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line says how it is given."""
+    assert main(["key"]) == 2
+    assert "python -m service key NAME" in capsys.readouterr().err
+
+
 def test_mistakes_in_settings_are_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

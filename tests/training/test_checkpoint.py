@@ -54,6 +54,27 @@ main(sys.argv[1:])
 """
 
 
+def test_a_training_that_says_nothing_keeps_ten_checkpoints(
+    start: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Short ones, too, can be gone on with: after 12 of 40 steps and a kill, at the twelfth."""
+    path = config(tmp_path / "killed.toml", start, videos, run=tmp_path / "killed")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith("checkpoint_every")]
+    assert len(kept) == len(lines) - 1
+    path.write_text("".join(kept), encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-c", KILLED, "train", str(path)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    assert main(["train", str(path), "--resume"]) == 0
+    assert "going on after step 12 of 40" in capsys.readouterr().out
+    assert len((tmp_path / "killed/steps.jsonl").read_text().splitlines()) == STEPS
+
+
 def test_a_killed_training_ends_like_one_that_was_not(
     start: Path, videos: Path, tmp_path: Path
 ) -> None:

@@ -36,7 +36,21 @@ def test_numbers_out_of_bounds(
     with pytest.raises(SystemExit) as caught:
         main(["evaluate", str(artefact), "videos.csv", *arguments])
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """`| head` closes the pipe: no stack trace."""
+    command = f"{sys.executable} -m training protocols | true"
+    found = subprocess.run(
+        ["bash", "-c", command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stderr == ""
 
 
 def test_a_demo_of_no_seed_is_refused_before_anything_is_drawn(

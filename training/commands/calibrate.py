@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=gibibytes,
         default="2",
         dest="memory_bytes",
+        metavar="GIB",
         help="for decoded frames (2)",
     )
     parser.add_argument(

@@ -1,6 +1,7 @@
 """`python -m training publish`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 NAME = "publish"
@@ -29,5 +30,8 @@ def run(parsed: argparse.Namespace) -> int:
     from training.run_config import RunConfig
 
     config = load_config(parsed.config, RunConfig)
-    print(release(config, activate=not parsed.no_activate, replace=parsed.replace))
+    folder = release(config, activate=not parsed.no_activate, replace=parsed.replace)
+    print(folder)
+    if not parsed.no_activate:
+        print(f"{folder.parent.name}@{folder.name} is the one that is served", file=sys.stderr)
     return 0

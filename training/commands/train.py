@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mode.add_argument(
         "--resume",
         action="store_true",
-        help="go on with an interrupted run from its last checkpoint; a run that never began "
-        "begins, a finished one is left as it is",
+        help="go on with an interrupted run from its last checkpoint; a run without one begins "
+        "again, a finished one is left as it is",
     )
     mode.add_argument(
         "--dry-run",

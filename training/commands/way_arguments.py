@@ -44,5 +44,6 @@ def add_way(add_argument: Callable[..., argparse.Action]) -> None:
         type=gibibytes,
         default="2",
         dest="memory_bytes",
+        metavar="GIB",
         help="for decoded frames (2)",
     )
