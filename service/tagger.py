@@ -184,6 +184,7 @@ class Tagger:
                         preprocessing=self.manifest.preprocessing,
                         slot=slot,
                         spans=spans,
+                        deadline=deadline,
                     )
                 with timed(timings, "encode"):
                     encoded = await self._encoder.encode_clips(

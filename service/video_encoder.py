@@ -146,7 +146,9 @@ class VideoEncoder:
             self.weights(weight),
             self.lease(sampling, clips=sampling.views) as slot,
         ):
-            decode = partial(decode_picture, self._decoder) if is_picture else self._decoder.decode
+            decode = partial(self._decoder.decode, deadline=deadline)
+            if is_picture:
+                decode = partial(decode_picture, self._decoder)
             decoded = await decode(
                 path,
                 sampling=sampling,

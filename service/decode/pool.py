@@ -193,6 +193,7 @@ class DecodePool:
         slot: Slot,
         spans: Sequence[Span] | None = None,
         prediction: Prediction | None = None,
+        deadline: float | None = None,
     ) -> DecodedInfo:
         """Decode the clips of `sampling` from the video at `path` into `slot`.
 
@@ -204,8 +205,11 @@ class DecodePool:
             spans: seconds (start, end), each gives `sampling.views` clips; None: the video.
             prediction: from `predict`, if that was asked; None: it is asked here if the video has
                 to wait anyway.
+            deadline: `time.monotonic()` at which the pictures are worthless. One that waits, and
+                whose decoding alone surely takes longer, does not wait.
 
         Raises:
+            DeadlineExceededError: it would surely come too late.
             VideoError: the video's fault; code `decode_timeout` when it took too long,
                 `decode_failed` when the decoder failed, died or wanted too much memory.
         """
@@ -222,7 +226,8 @@ class DecodePool:
             }
             if prediction is None and not self._crew.idle:
                 better = self._predict(file, size_bytes, sampling, spans)
-                call = refined(self._call(message, file, job), job, better=better)
+                call = self._call(message, file, job)
+                call = refined(call, job, better=better, deadline=deadline)
             else:
                 call = self._call(message, file, job)
             answer, seconds = await call

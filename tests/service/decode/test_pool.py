@@ -4,15 +4,18 @@ import asyncio
 import os
 import resource
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
 
+from service.deadline import DeadlineExceededError
 from service.decode import crew as crews
 from service.decode import pool as pools
 from service.decode.cost import Prediction
@@ -300,6 +303,27 @@ async def test_what_can_never_be_accepted_is_refused_before_its_turn(
         assert not busy.done()
         busy.cancel()
         await asyncio.gather(busy, return_exceptions=True)
+
+
+@pytest.mark.anyio
+async def test_what_would_surely_come_too_late_does_not_wait(
+    video: Path, endless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header says that decoding alone takes longer than its client waits; others do wait."""
+    async with running() as (pool, slots), slots.lease(SHAPE) as slot:
+        busy = asyncio.create_task(decode(pool, slots, endless))
+        await taken(pool, endless)
+        monkeypatch.setattr(pool.costs, "predict", lambda *_, **__: Prediction(3e3, 3e3, "h264"))
+        ask: dict[str, Any] = {"sampling": SAMPLING, "preprocessing": PREPROCESSING, "slot": slot}
+        with pytest.raises(DeadlineExceededError, match="about 3000 s"):
+            await pool.decode(video, **ask, deadline=time.monotonic() + 60)
+        waiting = asyncio.create_task(pool.decode(video, **ask, deadline=time.monotonic() + 3e3))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        assert not busy.done()
+        for task in (waiting, busy):
+            task.cancel()
+        await asyncio.gather(waiting, busy, return_exceptions=True)
 
 
 @pytest.mark.anyio
