@@ -15,7 +15,9 @@ def help_text() -> str:
         "Serves video tagging and search over HTTP. Settings come from the environment:",
         "",
     ]
-    for name, field in Settings.model_fields.items():
+    # Its own first, among them host and port; pydantic begins with those of its base classes.
+    own = Settings.__annotations__
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0] not in own):
         default = field.get_default(call_default_factory=True, validated_data={})
         shown = "unset" if default is None else str(default)
         lines.append(f"  {' or '.join(variables(name))} = {shown}")

@@ -22,7 +22,9 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     """Both print and leave with 0."""
     assert main(["--help"]) == 0
-    assert "VTAG_DATA_DIR" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert 0 < described.index("VTAG_PORT") < described.index("VTAG_MEDIA_URL")
+    assert "VTAG_DATA_DIR" in described
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("vtag ")
 
