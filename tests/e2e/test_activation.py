@@ -228,6 +228,7 @@ def test_weights_replaced_under_load_do_no_harm(world: World, film: Film) -> Non
     assert world.tag(film()) == before
 
 
+@pytest.mark.slow
 def test_the_demo_artefact_shows_what_was_measured() -> None:
     """Curve, calibration before and after at each λ, parity and provenance, as in its manifest."""
     store = REPOSITORY / "model_store"

@@ -175,6 +175,7 @@ def test_kill_9_of_the_service_alone_takes_its_children_along(
         _nothing_left(processes, state)
 
 
+@pytest.mark.slow
 def test_two_services_do_not_share_a_folder_or_a_port(small_store: Path, state: Path) -> None:
     """The second gets one line that says what to set, and exit code 2."""
     with running_service(state, environment=_settings(small_store)) as service:
@@ -236,6 +237,7 @@ def _run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_any_postgres_by_dsn_takes_the_place_of_ours(
     small_store: Path, state: Path, film: Film, postgres: str
 ) -> None:

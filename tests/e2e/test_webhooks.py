@@ -58,6 +58,7 @@ def events(client: httpx.Client, job_id: str) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_job_is_watched_and_tells_of_its_end(
     settings: dict[str, str], hooks: Receiver, archive: bytes
 ) -> None:

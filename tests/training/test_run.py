@@ -97,6 +97,7 @@ def prepare(folder: Path) -> None:
         draw(folder / f"folders/{label}/{i}.mp4", bright=i % 2 == 0, seed=100 + i)
 
 
+@pytest.mark.slow
 def test_the_whole_way(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """pull, train, select, publish and evaluate follow each other without a hand between them."""
     prepare(tmp_path)
