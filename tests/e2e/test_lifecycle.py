@@ -258,6 +258,7 @@ def test_any_postgres_by_dsn_takes_the_place_of_ours(
             assert not (state / "data" / "postgres").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_postgres_comes_back_under_the_service(
     small_store: Path, state: Path, film: Film
 ) -> None:

@@ -36,6 +36,7 @@ def _embedding(client: httpx.Client, path: Path) -> np.ndarray[tuple[int], np.dt
     return np.asarray(answer.json()["embedding"])
 
 
+@pytest.mark.slow
 def test_every_file_gets_an_answer(client: httpx.Client, shared_data: Data) -> None:
     """200 with the times of the frames, or a 4xx that says why; ready before and after."""
     folder = shared_data("videos")

@@ -68,6 +68,7 @@ def test_the_corpus_is_large(corpus: list[Bad]) -> None:
     assert {str(number) for number in (*range(11, 24), *range(27, 32), 34)} <= kinds
 
 
+@pytest.mark.slow
 def test_every_bad_input_gets_its_answer(outcome: Outcome) -> None:
     """Its status and code, as a problem; videos that can be watched get tags."""
     assert outcome.wrong == []
@@ -75,12 +76,14 @@ def test_every_bad_input_gets_its_answer(outcome: Outcome) -> None:
     assert len(outcome.codes) >= 20
 
 
+@pytest.mark.slow
 def test_good_clients_notice_nothing(outcome: Outcome) -> None:
     """Their answers are those without the bad traffic, to 1e-4."""
     assert outcome.good_wrong == []
     assert outcome.good >= 10
 
 
+@pytest.mark.slow
 def test_no_process_but_decode_workers_is_replaced(
     service: RunningService, outcome: Outcome
 ) -> None:
@@ -90,6 +93,7 @@ def test_no_process_but_decode_workers_is_replaced(
     assert len(outcome.after.decoders) == len(outcome.before.decoders)
 
 
+@pytest.mark.slow
 def test_everything_is_given_back(outcome: Outcome) -> None:
     """Slots, shared memory, descriptors and files at once; memory but for what allocators keep."""
     before, after = outcome.before, outcome.after

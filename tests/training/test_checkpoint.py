@@ -75,6 +75,7 @@ def test_a_training_that_says_nothing_keeps_ten_checkpoints(
     assert len((tmp_path / "killed/steps.jsonl").read_text().splitlines()) == STEPS
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_like_one_that_was_not(
     start: Path, videos: Path, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_second_run_does_nothing_again(made: Path, config: Path) -> None:
     assert _artefact(made / "store").name == first
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_configuration_is_refused(
     made: Path, config: Path, tmp_path: Path
 ) -> None:

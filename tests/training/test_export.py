@@ -74,6 +74,7 @@ def test_inputs_and_outputs_have_the_agreed_names_and_sizes(exported: Path) -> N
     assert all(isinstance(size, str) for size in shape(text.input[0]))
 
 
+@pytest.mark.slow
 def test_graphs_do_not_depend_on_weights_time_or_place(exported: Path, tmp_path: Path) -> None:
     """Weights that are all equal export to the same bytes: none is merged or remembered."""
     network = build(ARCHITECTURE)

@@ -27,7 +27,7 @@ from training.start import open_start
 from training.variant_sets import some_of, variant_sets
 from training.variants import write_variants
 
-pytestmark = pytest.mark.usefixtures("quick_export")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_export")]
 
 FILES = {file for files in VARIANT_FILES.values() for file in files}
 

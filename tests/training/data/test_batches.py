@@ -124,6 +124,7 @@ def test_ranks_and_resuming_change_nothing(
     assert torch.equal(whole.indices, torch.cat([part.indices for part in parts]))
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(videos: list[LabelledVideo], tmp_path: Path) -> None:
     """Two processes give the batches of none, replaced videos and second source included; and a
     list without one video that decodes is one line, not a page from a worker.

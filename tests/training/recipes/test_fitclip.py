@@ -352,6 +352,7 @@ def test_the_published_share_is_lambda_0_6() -> None:
     assert clip_weight_of(1.0) == 0.0
 
 
+@pytest.mark.slow
 def test_its_weights_publish(tmp_path: Path) -> None:
     """The student becomes an artefact at λ = 0.6, whose logit scale is CLIP's at every λ."""
     recipe = make(student=1)

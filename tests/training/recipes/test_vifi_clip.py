@@ -288,7 +288,8 @@ def test_a_set_without_classes_is_refused(tokenizer: Tokenizer) -> None:
         make(tokenizer)(replace(batch(), labels=None))
 
 
-@pytest.mark.parametrize("prompts", [pytest.param(None, marks=pytest.mark.slow), TINY_PROMPTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [None, TINY_PROMPTS])
 def test_its_weights_publish(
     tokenizer: Tokenizer, tmp_path: Path, prompts: PromptSettings | None
 ) -> None:
