@@ -8,9 +8,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 RUNTIME ?= cpu
 # Handed to pytest by `make test`, e.g. PYTEST_ARGS="-k pooling -x".
 PYTEST_ARGS ?=
-# How many test files run at the same time; 0 for all in one process. Three on two cores: a third of
-# their time they wait for processes that start, stop and are killed.
-PYTEST_WORKERS ?= 3
+# How many test files run at the same time; 0 for all in one process.
+PYTEST_WORKERS ?= 2
 
 # The first Python that is new enough; PYTHON=... overrides it.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
