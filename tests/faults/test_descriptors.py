@@ -13,14 +13,7 @@ from tests.faults.load import tag, under_load, until
 
 pytestmark = pytest.mark.timeout(400)
 
-# A worker that ends meanwhile cannot be started again before there is room: who waits for it may
-# wait until the deadline, and is told that.
-TOLD = {
-    (503, "saturated"),
-    (503, "index_unavailable"),
-    (503, "encoder_unavailable"),
-    (504, "deadline_exceeded"),
-}
+TOLD = {(503, "saturated"), (503, "index_unavailable"), (503, "encoder_unavailable")}
 
 
 @pytest.fixture
