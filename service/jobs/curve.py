@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.schemas import LambdaRule
+from service.schemas_jobs import LambdaRule
 from service.videoclip.ranking import are_equal, best_clip_weight
 
 _WORDS: Final = {

@@ -22,7 +22,7 @@ from service.labels import (
     normalise_queries,
     require_sentences,
 )
-from service.schemas import LabelledVideo, LambdaEvaluationOptions, LambdaRule
+from service.schemas_jobs import LabelledVideo, LambdaEvaluationOptions, LambdaRule
 from service.videoclip.errors import VideoError
 from service.videoclip.manifest import Manifest
 

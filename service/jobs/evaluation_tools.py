@@ -1,4 +1,4 @@
-"""What evaluations of λ borrow from the engine that serves."""
+"""What jobs borrow from the engine that serves."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
 from service.index.video_index import VideoIndex
 from service.label_encoder import LabelEncoder
+from service.tagger import Tagger
 
 
 @dataclass(frozen=True)
 class EvaluationTools:
-    """What an evaluation works with; all of it serves requests too."""
+    """What jobs work with; all of it serves requests too."""
 
     encoder: EncoderProcess
     decoder: DecodePool
     slots: FrameSlots
     labels: LabelEncoder
     index: VideoIndex
+    tagger: Tagger
 
 
 Lend = Callable[[], AbstractAsyncContextManager[EvaluationTools]]

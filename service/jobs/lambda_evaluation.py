@@ -23,7 +23,7 @@ from service.jobs.curve import measure, recommend
 from service.jobs.evaluation_plan import EvaluationPlan, PlannedVideo, no_decodable_video
 from service.jobs.evaluation_tools import EvaluationTools, Lend
 from service.jobs.frame_file import FrameFile
-from service.jobs.records import Json
+from service.jobs.job import Json
 from service.jobs.running import RunningJob, insist
 from service.jobs.standing_back import stand_back
 from service.label_encoder import TextVectors

@@ -3,65 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
+
+import orjson
 
 from service.ids import new_id
 from service.index.database import Database
-from service.schemas import WebhookOptions
+from service.jobs import queue
+from service.jobs.job import Job, Json, State, job_of
+from service.schemas_jobs import WebhookOptions
 
-State = Literal["queued", "running", "interrupted", "succeeded", "failed", "cancelled"]
-Json = dict[str, Any]
-
-STATES: Final[tuple[State, ...]] = (
-    "queued",
-    "running",
-    "interrupted",
-    "succeeded",
-    "failed",
-    "cancelled",
-)
-ENDED: Final[frozenset[State]] = frozenset({"succeeded", "failed", "cancelled"})
-STALE_SECONDS: Final = 60
-"""A running job without a sign of life for so long has lost its process."""
-
-_ORPHANED_SECONDS: Final = 24 * 3600
-"""A job that waits for a service which has not been seen for so long is given up."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job as it stands.
-
-    Attributes:
-        id: `job_` and a ULID.
-        kind: what it does; names its handler.
-        state: `interrupted` is a job whose process ended; it goes on where it stopped.
-        request: what was asked, of the kind's own shape.
-        progress: `stage`, `done`, `total` and `seconds_left`; empty before the first report.
-        result: of the kind's own shape; None unless it succeeded.
-        problem: `code`, `title`, `status`, `detail` …; None unless it failed.
-        attempts: how often it was begun; more than 1: it was interrupted.
-        cancel_requested: somebody wants it to end.
-    """
-
-    id: str
-    kind: str
-    state: State
-    request: Json
-    progress: Json
-    result: Json | None
-    problem: Json | None
-    attempts: int
-    cancel_requested: bool
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+PLACE: Final = "UPDATE jobs SET queue_id = $2 WHERE id = $1"
+"""Notes the place of a job in the queue."""
 
 
 class JobRecords:
-    """The two tables. All methods raise `IndexUnavailableError` while Postgres does not answer.
+    """Our two tables. All methods raise `IndexUnavailableError` while Postgres does not answer.
 
     Args:
         database: started.
@@ -80,32 +37,52 @@ class JobRecords:
         request: Json,
         max_waiting: int,
         webhook: WebhookOptions | None = None,
+        priority: int = 0,
+        bound: bool = False,
     ) -> Job | None:
         """Write a new job that waits; None if as many of this service wait already.
 
-        With it, in the same statement, whom to tell when it has ended.
+        With it, in the same transaction, its place in the queue and whom to tell when it has ended.
+
+        Args:
+            bound: its material lies on the disk of this service; no other can run it.
         """
-        row = await self._database.run(
-            lambda c: c.fetchrow(
-                "WITH job AS (INSERT INTO jobs (id, kind, state, owner, request)"
-                " SELECT $1, $2, 'queued', $3, $4"
-                " WHERE (SELECT count(*) FROM jobs WHERE owner = $3 AND waits) < $5"
-                # the second try of one call
-                " ON CONFLICT (id) DO UPDATE SET kind = excluded.kind RETURNING *),"
-                " hook AS (INSERT INTO job_webhooks (job_id, webhook_id, url, events)"
-                " SELECT id, $6, $7, $8 FROM job WHERE $7::text IS NOT NULL"
-                " ON CONFLICT DO NOTHING) SELECT * FROM job",
-                job_id,
-                kind,
-                self._owner,
-                request,
-                max_waiting,
-                new_id("msg"),
-                None if webhook is None else webhook.url,
-                None if webhook is None else list(webhook.events),
-            )
-        )
-        return None if row is None else job_of(row)
+
+        async def work(connection: Any) -> bool:
+            async with connection.transaction():
+                made = await connection.fetchval(
+                    "INSERT INTO jobs (id, kind, state, owner, request, priority, bound)"
+                    " SELECT $1, $2, 'queued', $3, $4, $6, $7"
+                    " WHERE (SELECT count(*) FROM jobs WHERE owner = $3 AND waits) < $5"
+                    " ON CONFLICT (id) DO NOTHING RETURNING true",
+                    job_id,
+                    kind,
+                    self._owner,
+                    orjson.dumps(request).decode(),
+                    max_waiting,
+                    priority,
+                    bound,
+                )
+                if not made:  # if it is there, this is the second try of one call
+                    there = "SELECT EXISTS (SELECT FROM jobs WHERE id = $1)"
+                    return bool(await connection.fetchval(there, job_id))
+                owner = self._owner if bound else None
+                place = await queue.enqueue(
+                    connection, job_id, kind=kind, owner=owner, priority=priority
+                )
+                await connection.execute(PLACE, job_id, place)
+                if webhook is not None:
+                    await connection.execute(
+                        "INSERT INTO job_webhooks (job_id, webhook_id, url, events)"
+                        " VALUES ($1, $2, $3, $4)",
+                        job_id,
+                        new_id("msg"),
+                        webhook.url,
+                        list(webhook.events),
+                    )
+                return True
+
+        return await self.get(job_id) if await self._database.run(work, plain=True) else None
 
     async def waiting(self) -> int:
         """Return how many jobs of this service wait."""
@@ -116,15 +93,17 @@ class JobRecords:
         )
         return int(found)
 
-    async def claim(self, kinds: Sequence[str]) -> Job | None:
-        """Begin the oldest job of this service that waits and is of one of `kinds`."""
+    async def begin(self, job_id: str) -> Job | None:
+        """Begin an attempt here of a job that the queue handed out; None if it has ended.
+
+        From then on an attempt that runs elsewhere is no more: its reports find nothing.
+        """
         return await self._row(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1, heartbeat_at = now(),"
-            " started_at = coalesce(started_at, now())"
-            " WHERE id = (SELECT id FROM jobs WHERE owner = $1 AND waits AND kind = ANY($2::text[])"
-            " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+            " started_at = coalesce(started_at, now()), next_attempt_at = NULL, problem = NULL,"
+            " runner = $2 WHERE id = $1 AND finished_at IS NULL",
+            job_id,
             self._owner,
-            list(kinds),
         )
 
     async def report(self, job: Job, progress: Json) -> Job | None:
@@ -140,82 +119,57 @@ class JobRecords:
     async def finish(
         self, job: Job, state: State, *, result: Json | None = None, problem: Json | None = None
     ) -> Job | None:
-        """End this attempt; a job that ended keeps no pieces. None if it is not the running one."""
+        """End a job; nothing is kept for another attempt. None if this is not the running one."""
 
         async def work(connection: Any) -> Any:
             async with connection.transaction():
                 row = await connection.fetchrow(
-                    "UPDATE jobs SET state = $3, result = $4, problem = $5,"
-                    " finished_at = CASE WHEN $6 THEN now() END,"
-                    # An orderly stop is not the job's fault: it does not count as an attempt.
-                    " attempts = CASE WHEN $6 THEN attempts ELSE attempts - 1 END"
+                    "UPDATE jobs SET state = $3, result = $4, problem = $5, finished_at = now()"
                     " WHERE id = $1 AND state = 'running' AND attempts = $2 RETURNING *",
                     job.id,
                     job.attempts,
                     state,
                     result,
                     problem,
-                    state in ENDED,
                 )
-                if row is not None and state in ENDED:
+                if row is not None:
                     await connection.execute("DELETE FROM job_pieces WHERE job_id = $1", job.id)
                 return row
 
         row = await self._database.run(work)
         return None if row is None else job_of(row)
 
+    async def interrupt(
+        self, job: Job, *, problem: Json | None = None, again_seconds: float | None = None
+    ) -> Job | None:
+        """End this attempt; another follows. None if it is not the running one.
+
+        Args:
+            problem: what failed; None: the service stops, which is not the job's fault and does not
+                count as an attempt.
+            again_seconds: until the next attempt.
+        """
+        return await self._row(
+            "UPDATE jobs SET state = 'interrupted', problem = $3,"
+            " attempts = attempts - CASE WHEN $3::jsonb IS NULL THEN 1 ELSE 0 END,"
+            " retries = retries + CASE WHEN $3::jsonb IS NULL THEN 0 ELSE 1 END,"
+            " next_attempt_at = now() + make_interval(secs => $4)"
+            " WHERE id = $1 AND state = 'running' AND attempts = $2",
+            job.id,
+            job.attempts,
+            problem,
+            again_seconds,
+        )
+
     async def cancel(self, job_id: str) -> Job | None:
         """End a job that waits; ask one that runs to end. None if there is none that could."""
         return await self._row(
             "UPDATE jobs SET cancel_requested = true,"
-            " finished_at = CASE WHEN waits THEN now() END,"
+            " finished_at = CASE WHEN waits THEN now() END, problem = NULL,"
             " state = CASE WHEN waits THEN 'cancelled' ELSE state END"
             " WHERE id = $1 AND (waits OR state = 'running')",
             job_id,
         )
-
-    async def recover(self, *, max_attempts: int, problem: Json) -> None:
-        """Mark what a dead process of this service left running; give up what died too often."""
-        await self._database.run(
-            lambda c: c.execute(
-                "UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled'"
-                " WHEN attempts >= $2 THEN 'failed' ELSE 'interrupted' END,"
-                " problem = CASE WHEN attempts >= $2 AND NOT cancel_requested THEN $3::jsonb END,"
-                " finished_at = CASE WHEN cancel_requested OR attempts >= $2 THEN now() END"
-                " WHERE owner = $1 AND state = 'running'",
-                self._owner,
-                max_attempts,
-                problem,
-            )
-        )
-
-    async def sweep(self, *, history_seconds: float, problem: Json) -> None:
-        """Show that this service lives; end or mark what others left; forget what is old."""
-
-        async def work(connection: Any) -> None:
-            await connection.execute(
-                "UPDATE jobs SET heartbeat_at = now() WHERE owner = $1 AND waits", self._owner
-            )
-            await connection.execute(
-                "UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled'"
-                " ELSE 'interrupted' END,"
-                " finished_at = CASE WHEN cancel_requested THEN now() END"
-                " WHERE state = 'running' AND heartbeat_at < now() - make_interval(secs => $1)",
-                float(STALE_SECONDS),
-            )
-            await connection.execute(
-                "UPDATE jobs SET state = 'failed', problem = $2, finished_at = now()"
-                " WHERE waits AND coalesce(heartbeat_at, created_at)"
-                " < now() - make_interval(secs => $1)",
-                float(_ORPHANED_SECONDS),
-                problem,
-            )
-            await connection.execute(
-                "DELETE FROM jobs WHERE finished_at < now() - make_interval(secs => $1)",
-                history_seconds,
-            )
-
-        await self._database.run(work)
 
     async def get(self, job_id: str) -> Job | None:
         """Return one job, of whichever service."""
@@ -242,11 +196,9 @@ class JobRecords:
         return [job_of(row) for row in rows]
 
     async def unfinished(self) -> set[str]:
-        """Return the ids of this service's jobs that have not ended."""
+        """Return the ids of all jobs that have not ended, of whichever service."""
         rows = await self._database.run(
-            lambda c: c.fetch(
-                "SELECT id FROM jobs WHERE owner = $1 AND finished_at IS NULL", self._owner
-            )
+            lambda c: c.fetch("SELECT id FROM jobs WHERE finished_at IS NULL")
         )
         return {row["id"] for row in rows}
 
@@ -272,8 +224,3 @@ class JobRecords:
     async def _row(self, statement: str, *values: object) -> Job | None:
         row = await self._database.run(lambda c: c.fetchrow(f"{statement} RETURNING *", *values))
         return None if row is None else job_of(row)
-
-
-def job_of(row: Any) -> Job:
-    """Return the job that a row of the table is."""
-    return Job(**{field.name: row[field.name] for field in fields(Job)})

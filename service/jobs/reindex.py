@@ -15,8 +15,8 @@ from service.errors import ApiError
 from service.index.collection import CollectionMissingError, SpaceIncompleteError, SpaceInUseError
 from service.index.space import Space
 from service.jobs.evaluation_tools import EvaluationTools, Lend
+from service.jobs.job import Json
 from service.jobs.missing_vectors import MissingVectors
-from service.jobs.records import Json
 from service.jobs.reindex_plan import ReindexPlan
 from service.jobs.running import RunningJob, insist
 from service.media.library import MediaLibrary

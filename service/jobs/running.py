@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from service.index.video_index import IndexUnavailableError
-from service.jobs.records import Job, JobRecords, Json
+from service.jobs.job import Job, Json
+from service.jobs.records import JobRecords
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ class RunningJob:
         request: what was asked.
         folder: its material; the job may write there too.
         progress: as it was last reported.
+        created_at: by the clock of the database.
+        is_resumed: an earlier attempt may have ended in the middle of something.
     """
 
     def __init__(self, job: Job, *, records: JobRecords, folder: Path) -> None:
@@ -32,6 +35,8 @@ class RunningJob:
         self.request = job.request
         self.folder = folder
         self.progress: Json = dict(job.progress)
+        self.created_at = job.created_at
+        self.is_resumed = job.attempts > 1
         self._job = job
         self._records = records
         self._began: tuple[float, int] | None = None

@@ -11,7 +11,7 @@ from service.jobs.webhook_records import WebhookRecords
 from service.jobs.webhooks import Webhooks
 from service.metrics import Metrics
 from service.settings import Settings
-from service.settings_webhooks import receivers
+from service.settings_types import hosts_with_ports
 from service.url_guard import UrlGuard
 from service.webhook_secrets import read_secrets
 
@@ -27,7 +27,7 @@ async def open_webhooks(
         guard=UrlGuard(
             hosts=host_rules(settings.webhook_hosts),
             plain_http=False,
-            internal=receivers(settings.webhook_internal),
+            internal=hosts_with_ports(settings.webhook_internal),
             verb="told",
         ),
         secrets=() if path is None else read_secrets(path),

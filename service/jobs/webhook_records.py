@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from service.index.database import Database
-from service.jobs.records import Job, job_of
+from service.jobs.job import Job, job_of
 
 State = Literal["waiting", "pending", "delivered", "dead", "unwanted"]
 

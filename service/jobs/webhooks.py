@@ -18,10 +18,10 @@ import orjson
 
 from service.errors import ApiError
 from service.index.video_index import IndexUnavailableError
-from service.jobs.records import Job
+from service.jobs.job import Job
 from service.jobs.webhook_records import Webhook, WebhookRecords
 from service.metrics import Metrics
-from service.schemas import WebhookOptions
+from service.schemas_jobs import WebhookOptions
 from service.url_guard import (
     LentTransport,
     NoAddressError,

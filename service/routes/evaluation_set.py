@@ -29,7 +29,7 @@ from service.routes.body import form_options, json_body
 from service.routes.client import attended
 from service.routes.parts import Parts, body_limits
 from service.routes.repeats import digest_of, recognise
-from service.schemas import LambdaEvaluationOptions, LambdaEvaluationRequest, WebhookOptions
+from service.schemas_jobs import JobOptions, LambdaEvaluationOptions, LambdaEvaluationRequest
 from service.settings import Settings
 from service.spool import SpoolFile
 
@@ -40,11 +40,11 @@ _PROBE_SECONDS: Final = 10.0
 
 async def receive_plan(
     request: Request, parts: Parts, tools: EvaluationTools, folder: Path
-) -> tuple[EvaluationPlan, WebhookOptions | None]:
+) -> tuple[EvaluationPlan, JobOptions]:
     """Read the body, put its files into `folder`, and check everything that can be checked now.
 
     Returns:
-        What is to be measured, and who is told of it.
+        What is to be measured, and how the job is to be treated.
 
     Raises:
         ApiError, LabelError, IndexUnavailableError: it cannot be taken; the caller removes
@@ -62,14 +62,18 @@ async def receive_plan(
         )
         _check(options, parts)
         if options.videos is not None:
-            return await planner.index(options.videos, options, tools.index), options.webhook
+            return await planner.index(options.videos, options, tools.index), options
         videos = await asyncio.to_thread(_below_root, settings, options.folder or "")
-        plan, webhook = planner.files(_items(videos, folder=None), options), options.webhook
+        taken: tuple[EvaluationPlan, JobOptions] = (
+            planner.files(_items(videos, folder=None), options),
+            options,
+        )
     else:
         with parts.admission.enter("upload"):
-            plan, webhook = await _upload(request, parts, planner, folder)
+            taken = await _upload(request, parts, planner, folder)
+    plan, _ = taken
     await require_decodable(plan, folder=folder, decoder=tools.decoder, seconds=_PROBE_SECONDS)
-    return plan, webhook
+    return taken
 
 
 def _check(options: LambdaEvaluationOptions, parts: Parts) -> None:
@@ -80,7 +84,7 @@ def _check(options: LambdaEvaluationOptions, parts: Parts) -> None:
 
 async def _upload(
     request: Request, parts: Parts, planner: Planner, folder: Path
-) -> tuple[EvaluationPlan, WebhookOptions | None]:
+) -> tuple[EvaluationPlan, JobOptions]:
     settings = parts.settings
     parts.spool.require_room()
     files = _SetFiles(folder, settings)
@@ -112,7 +116,7 @@ async def _upload(
         if len(labels) != 1:
             raise ApiError("invalid_request", "Videos need one field labels.", param="labels")
         videos = pair(files.videos, labels[0])
-    return planner.files(_items(videos, folder=folder), options), options.webhook
+    return planner.files(_items(videos, folder=folder), options), options
 
 
 async def _unpacked(

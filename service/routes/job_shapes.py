@@ -45,8 +45,14 @@ class JobAnswer(_Answer):
     progress: JobProgress
     request: dict[str, Any] = Field(description="what was asked, without the list of videos")
     result: dict[str, Any] | None = Field(description="of a job that succeeded; not in lists")
-    error: dict[str, Any] | None = Field(description="the problem of a job that failed")
+    error: dict[str, Any] | None = Field(
+        description="the problem of a job that failed, or that is tried again after a failure"
+    )
+    priority: int = Field(description="of jobs that wait those with the largest are begun first")
     attempts: int = Field(description="more than 1: it was interrupted and went on")
+    next_attempt_at: datetime | None = Field(
+        description="when a job is tried again that failed in a way that may pass"
+    )
     cancel_requested: bool
     webhook: WebhookAnswer | None = Field(default=None, description="not in lists")
     created_at: datetime

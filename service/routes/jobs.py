@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.errors import ApiError, members
 from service.ids import is_id
 from service.index.video_index import IndexUnavailableError
-from service.jobs.records import ENDED, STATES, Job, State
+from service.jobs.job import ENDED, STATES, Job, State
 from service.jobs.runner import Jobs
 from service.jobs.webhook_records import Webhook
 from service.routes import event_stream, problems
@@ -56,8 +56,10 @@ async def get_job(
 ) -> JobAnswer | Response:
     """Its status and progress, then its result or the problem that ended it.
 
-    ``interrupted`` is a job whose service ended under it: it goes on when that is back. With
-    ``Accept: text/event-stream`` an event ``job`` comes whenever it has changed, then ``done``.
+    ``interrupted`` is a job whose service ended under it, or that failed in a way that may pass: it
+    goes on where it stopped, in any service that can do it, at ``next_attempt_at`` if one is named.
+
+    With ``Accept: text/event-stream`` an event ``job`` comes whenever it changed, then ``done``.
     """
     job = None
     if is_id(job_id, prefix=PREFIX):
@@ -153,7 +155,9 @@ def job_answer(job: Job, *, with_result: bool = True, webhook: Webhook | None = 
         request={name: _short(value) for name, value in job.request.items() if name != "videos"},
         result=job.result if with_result else None,
         error=job.problem,
+        priority=job.priority,
         attempts=job.attempts,
+        next_attempt_at=job.next_attempt_at if job.state == "interrupted" else None,
         cancel_requested=job.cancel_requested,
         webhook=None if webhook is None else _webhook(webhook),
         created_at=job.created_at,

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from service.routes.shapes import Answer, SpaceAnswer
-from service.schemas import Name, Reindexing, ReindexOptions, RequestShape, Weight
+from service.schemas import Name, RequestShape, Weight
+from service.schemas_jobs import Reindexing, ReindexOptions
 
 
 class ReindexRequest(ReindexOptions):

@@ -10,12 +10,12 @@ from service.errors import ApiError
 from service.ids import new_id
 from service.index.space import Space
 from service.index.video_index import IndexUnavailableError
-from service.jobs.records import ENDED, STATES, Job
+from service.jobs.job import ENDED, STATES, Job
 from service.jobs.reindex_plan import KIND, ReindexPlan, plan
 from service.routes.answers import index_space
 from service.routes.jobs import PREFIX, running_jobs
 from service.routes.parts import Parts
-from service.schemas import Reindexing, ReindexOptions
+from service.schemas_jobs import Reindexing, ReindexOptions
 
 Begin = Callable[[Space], Awaitable[list[str]]]
 
@@ -142,7 +142,11 @@ async def _submit(
         allow_incomplete=options.allow_incomplete,
     )
     return await running_jobs(parts).submit(
-        new_id(PREFIX), kind=KIND, request=made.model_dump(mode="json"), webhook=options.webhook
+        new_id(PREFIX),
+        kind=KIND,
+        request=made.model_dump(mode="json"),
+        webhook=options.webhook,
+        priority=options.priority,
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.jobs.curve import Point, measure, recommend
-from service.schemas import LambdaFloor, LambdaRule
+from service.schemas_jobs import LambdaFloor, LambdaRule
 
 CLASSES = ["a", "b", "c", "d", "e", "f", "g"]
 

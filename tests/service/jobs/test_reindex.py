@@ -19,7 +19,8 @@ from service.index.segment import NewSegment
 from service.index.space import Space
 from service.index.video_index import NewVideo
 from service.jobs.evaluation_tools import EvaluationTools
-from service.jobs.records import JobRecords, Json
+from service.jobs.job import Json
+from service.jobs.records import JobRecords
 from service.jobs.reindex import Reindex
 from service.jobs.reindex_plan import KIND, plan
 from service.jobs.running import RunningJob
@@ -91,7 +92,7 @@ class World:
         """A job that runs."""
         job_id = new_id("job")
         await self.records.add(job_id, kind=KIND, request=request, max_waiting=100)
-        job = await self.records.claim([KIND])
+        job = await self.records.begin(job_id)
         assert job is not None
         return RunningJob(job, records=self.records, folder=self.folder)
 
@@ -102,7 +103,9 @@ class World:
         async def lend() -> AsyncIterator[EvaluationTools]:
             engine = self.engine
             labels: Any = None  # texts have no part in it
-            yield EvaluationTools(engine.encoder, engine.decoder, engine.slots, labels, self.index)
+            yield EvaluationTools(
+                engine.encoder, engine.decoder, engine.slots, labels, self.index, engine.tagger
+            )
 
         return await Reindex(lend, media=self.media, grace_seconds=0).run(job)
 
@@ -118,9 +121,10 @@ async def world(postgres: str, tmp_path: Path) -> AsyncIterator[World]:
     index = LateIndex(postgres)
     await index.start()
     media = MediaLibrary(
-        FolderStore(tmp_path / "media", reserve_bytes=0),
+        FolderStore(tmp_path / "media", reserve_bytes=0, writer="me"),
         pictures=PictureCache(tmp_path / "pictures", max_bytes=1 << 20),
         database=index.database,
+        holder="me",
         max_bytes=1 << 30,
         hold_seconds=60,
     )

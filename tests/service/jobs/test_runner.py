@@ -13,11 +13,15 @@ from service.errors import ApiError
 from service.ids import new_id
 from service.index.database import Database
 from service.index.video_index import IndexUnavailableError
-from service.jobs import runner
+from service.jobs import attempts
+from service.jobs.attempts import MAX_ATTEMPTS
+from service.jobs.job import STATES, Job
 from service.jobs.material import MaterialFolders
-from service.jobs.records import STALE_SECONDS, STATES, Job, JobRecords
-from service.jobs.runner import MAX_ATTEMPTS, Jobs
+from service.jobs.queue import JobQueue
+from service.jobs.records import JobRecords
+from service.jobs.runner import Jobs
 from service.jobs.running import RunningJob, insist
+from service.jobs.upkeep import STALE_SECONDS, JobUpkeep
 from service.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +38,8 @@ class Steps:
     async def run(self, job: RunningJob) -> dict[str, Any]:
         """Keep piece 0, wait, keep piece 1; fail if asked to."""
         self.began.append(job.id)
+        if job.request.get("fails", 0) >= self.began.count(job.id):
+            raise ApiError("encoder_unavailable", "Away.")
         if "error" in job.request:
             raise {"known": ApiError("no_decodable_video", "None."), "unknown": RuntimeError("0x")}[
                 job.request["error"]
@@ -50,17 +56,34 @@ class Steps:
 
 
 @asynccontextmanager
-async def running(dsn: str, folder: Path, handler: Steps, **options: Any) -> AsyncIterator[Jobs]:
+async def running(
+    dsn: str,
+    folder: Path,
+    handler: Steps,
+    *,
+    at_once: int = 1,
+    lease_seconds: float = 20.0,
+    **options: Any,
+) -> AsyncIterator[Jobs]:
     """Jobs on a real database."""
     database = Database(dsn)
     await database.start()
     folders = MaterialFolders(folder / "jobs")
+    owner = folders.open()
     jobs = Jobs(
-        JobRecords(database, owner=folders.open()),
+        JobRecords(database, owner=owner),
+        upkeep=JobUpkeep(database, owner=owner),
+        queue=JobQueue(database, owner=owner, at_once=at_once, lease_seconds=lease_seconds),
         folders=folders,
         handlers={"step": handler},
         explain=lambda error: error if isinstance(error, ApiError) else None,
-        **{"max_running": 1, "max_waiting": 3, "history_seconds": 1000.0, **options},
+        **{
+            "max_waiting": 3,
+            "history_seconds": 1000.0,
+            "retries": 2,
+            "retry_seconds": 0.01,
+            **options,
+        },
         metrics=Metrics(),
     )
     try:
@@ -71,11 +94,13 @@ async def running(dsn: str, folder: Path, handler: Steps, **options: Any) -> Asy
         await database.close()
 
 
-async def send(jobs: Jobs, **request: Any) -> Job:
+async def send(jobs: Jobs, *, bound: bool = True, priority: int = 0, **request: Any) -> Job:
     """A job with a folder."""
     job_id = new_id("job")
     async with jobs.material(job_id):
-        return await jobs.submit(job_id, kind="step", request=request)
+        return await jobs.submit(
+            job_id, kind="step", request=request, bound=bound, priority=priority
+        )
 
 
 async def until(jobs: Jobs, job_id: str, fits: Callable[[Job], bool]) -> Job:
@@ -208,8 +233,8 @@ async def test_another_service_can_end_a_job_and_sees_when_its_owner_died(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cancellation reaches the owner through the database; silence makes a job interrupted."""
-    monkeypatch.setattr(runner, "_WRITE_SECONDS", 0.05)
-    monkeypatch.setattr(runner, "_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(attempts, "_WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(attempts, "_ALIVE_SECONDS", 0.1)
     async with (
         running(postgres, tmp_path / "a", Steps()) as one,
         running(postgres, tmp_path / "b", Steps()) as other,
@@ -230,11 +255,11 @@ async def test_another_service_can_end_a_job_and_sees_when_its_owner_died(
         database = Database(postgres)
         await database.start()
         await database.run(lambda c: c.execute(late, silent.id, STALE_SECONDS + 1.0))
-        await other.records.sweep(history_seconds=1000, problem={})
+        await other.upkeep.sweep(history_seconds=1000, problem={})
         found = await other.records.get(silent.id)
         assert found is not None
         assert found.state == "interrupted"
-        await other.records.sweep(history_seconds=0, problem={})
+        await other.upkeep.sweep(history_seconds=0, problem={})
         assert await other.records.get(job.id) is None  # forgotten
         await database.run(
             lambda c: c.execute(
@@ -242,7 +267,7 @@ async def test_another_service_can_end_a_job_and_sees_when_its_owner_died(
                 silent.id,
             )
         )
-        await other.records.sweep(history_seconds=1000, problem={"code": "job_interrupted"})
+        await other.upkeep.sweep(history_seconds=1000, problem={"code": "job_interrupted"})
         [orphan] = await other.records.list(limit=9, before=None, states=STATES, kind="step")
         assert (orphan.state, orphan.problem) == ("failed", {"code": "job_interrupted"})
         await database.close()
