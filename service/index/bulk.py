@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from service.ids import new_id
 from service.index import catalogue, video_records
+from service.index.vectors import SegmentRow, VectorWriter, segment_rows
 from service.index.video_index import Batch, NewVideo
 
 _INSERT: Final = """
@@ -20,9 +21,9 @@ _INSERT: Final = """
 
 
 async def write(
-    connection: Any, batch: Batch, *, space_id: int
+    connection: Any, batch: Batch, *, space_id: int, vectors: VectorWriter
 ) -> tuple[list[bool], dict[tuple[int, int], int]]:
-    """Write videos and their segments in one space, all or nothing. In a transaction.
+    """Write videos and their segments in one space, all or nothing, in the transaction of vectors.
 
     Returns:
         Whether each video is new in its collection; and place -> segments it has by now.
@@ -40,7 +41,7 @@ async def write(
         _INSERT, *(list(column) for column in zip(*rows, strict=True))
     )
     new = {row["id"] for row in inserted}
-    segments: list[tuple[object, ...]] = []
+    segments: list[SegmentRow] = []
     seen: set[tuple[str, str]] = set()
     videos: Counter[tuple[int, int]] = Counter()
     counts: Counter[tuple[int, int]] = Counter()
@@ -56,12 +57,11 @@ async def write(
             video_id = await video_records.meet(connection, video, place=place)
         if video_id is None or not parts:
             continue
-        segments += video_records.segment_rows(video_id, parts, place=place)
+        segments += segment_rows(video_id, parts, place=place)
         videos[place] += 1
         counts[place] += len(parts)
-    await connection.copy_records_to_table(
-        "segments", columns=video_records.SEGMENT_COLUMNS, records=segments
-    )
+    if segments:
+        await vectors.write(segments)
     sizes = {
         place: await catalogue.count_in(
             connection,

@@ -21,10 +21,16 @@ from service.index.collection import (
 from service.index.database import LOCK
 from service.index.place import Place
 from service.index.space import Space, SpaceContent
+from service.index.video_index import IndexSetupError
 
 _SPACE: Final = (
     "SELECT id FROM spaces WHERE (name, revision, clip_weight) = ($1::text, $2::text, $3)"
 )
+_ELSEWHERE: Final = {
+    "postgres": "VTAG_VECTOR_URL: unset, but the vectors of {segments} segments are in Milvus",
+    "milvus": "VTAG_VECTOR_URL: set, but the vectors of {segments} segments are in Postgres; index"
+    " their videos anew in an empty database, or unset it",
+}
 _DELETE_SECONDS: Final = 3600.0  # a collection is as large as it is; nobody waits for this lock
 
 
@@ -211,6 +217,23 @@ async def space_id(connection: Any, space: Space) -> int:
                 space.dimensions,
             )
         return int(found)
+
+
+async def keep_vectors(connection: Any, kind: str) -> str:
+    """Settle where the vectors of this database are; return the name that it has there.
+
+    Raises:
+        IndexSetupError: it has vectors elsewhere.
+    """
+    async with connection.transaction():
+        row = await connection.fetchrow("SELECT kind, name FROM vector_store FOR UPDATE")
+        name: str = row["name"]
+        if row["kind"] != kind:
+            held = await connection.fetchval("SELECT coalesce(sum(segments), 0) FROM contents")
+            if held:
+                raise IndexSetupError(_ELSEWHERE[kind].format(segments=held))
+            await connection.execute("UPDATE vector_store SET kind = $1", kind)
+    return name
 
 
 def space_key(space: Space) -> tuple[str, str, Decimal]:

@@ -12,9 +12,10 @@ import asyncpg
 import orjson
 from pgvector.asyncpg import register_vector
 
-from service.index import migration
+from service.index import migration, queue_schema
 from service.index.embedded import EmbeddedPostgres
 from service.index.video_index import IndexSetupError, IndexUnavailableError
+from service.tracing import span
 
 logger = logging.getLogger("vtag")
 
@@ -22,8 +23,9 @@ T = TypeVar("T")
 
 LOCK: Final = 0x76746167  # "vtag": services that change the schema at the same time take turns
 
-_SCHEMA: Final = "vtag"
+_SCHEMA: Final = queue_schema.SCHEMA
 _COMMAND_SECONDS: Final = 60.0
+_PLAIN_IDLE_SECONDS: Final = 60.0
 _LOST = (
     OSError,
     TimeoutError,
@@ -62,6 +64,7 @@ class Database:
         self._embedded = dsn if isinstance(dsn, EmbeddedPostgres) else None
         self._dsn = dsn if isinstance(dsn, str) else ""
         self._pool: Any = None
+        self._plain: Any = None
         self._options: dict[str, str] = {}
         self._codecs = _Codecs("")
 
@@ -81,6 +84,15 @@ class Database:
                 command_timeout=_COMMAND_SECONDS,
                 timeout=10,
                 init=self._codecs,
+                server_settings=self._options,
+            )
+            self._plain = await asyncpg.create_pool(
+                self._dsn,
+                min_size=0,
+                max_size=4,
+                max_inactive_connection_lifetime=_PLAIN_IDLE_SECONDS,
+                command_timeout=_COMMAND_SECONDS,
+                timeout=10,
                 server_settings=self._options,
             )
         except (*_LOST, asyncpg.PostgresError, ValueError) as error:
@@ -107,14 +119,17 @@ class Database:
                     await connection.execute(f"CREATE SCHEMA {_SCHEMA}")
                 await connection.execute(f'SET LOCAL search_path = {_SCHEMA}, "{schema}"')
                 await migration.upgrade(connection)
+            await queue_schema.upgrade(connection)
         finally:
             await connection.close()
         return schema
 
     async def close(self) -> None:
         """Close the connections, then the embedded server."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pool, self._plain = (self._pool, self._plain), None, None
+        for pool in pools:
+            if pool is None:
+                continue
             try:
                 await asyncio.wait_for(pool.close(), 5)
             except (TimeoutError, *_LOST):
@@ -135,23 +150,29 @@ class Database:
             raise IndexUnavailableError from error
         return connection
 
-    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Any], Awaitable[T]], *, plain: bool = False) -> T:
         """Run ``work`` on a connection; once more if the connection was lost.
 
         So everything given here must bear being run twice.
+
+        Args:
+            work: what is done.
+            plain: on a connection that hands JSON over as text, as libraries expect it.
 
         Raises:
             IndexUnavailableError: it was lost twice, or the server refuses: read-only, full.
         """
         for last in (False, True):
             try:
-                async with self._connection() as connection:
-                    return await work(connection)
+                with span("postgres", {"db.system.name": "postgresql"}, client=True):
+                    async with self._connection(plain=plain) as connection:
+                        return await work(connection)
             except _LOST:
                 if last:
                     break
-                if self._pool is not None:
-                    await self._pool.expire_connections()
+                pool = self._plain if plain else self._pool
+                if pool is not None:
+                    await pool.expire_connections()
                 await asyncio.sleep(0.2)
             except _REFUSED as error:
                 # The kind only: what the library says may repeat what clients sent.
@@ -160,10 +181,11 @@ class Database:
         raise IndexUnavailableError
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        if self._pool is None:
+    async def _connection(self, *, plain: bool) -> AsyncIterator[Any]:
+        pool = self._plain if plain else self._pool
+        if pool is None:
             raise IndexUnavailableError
-        async with self._pool.acquire(timeout=10) as connection:
+        async with pool.acquire(timeout=10) as connection:
             yield connection
 
 

@@ -1,20 +1,22 @@
-"""The index in Postgres with pgvector: ours, or any server by DSN; the same SQL."""
+"""The index in Postgres, ours or any server by DSN; its vectors there too, or in Milvus."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from service.index import bulk, catalogue, nearest, video_records
+from service.index import bulk, catalogue, video_records
 from service.index.change import Scalar, VideoChange
 from service.index.collection import DEFAULT_COLLECTION, Collection, CollectionMissingError
 from service.index.database import Database
 from service.index.embedded import EmbeddedPostgres
-from service.index.graphs import Graphs
+from service.index.milvus import Milvus
+from service.index.milvus_vectors import MilvusVectors
 from service.index.postgres_spaces import PostgresSpaces
+from service.index.postgres_vectors import PostgresVectors
 from service.index.segment import require_length
 from service.index.space import Space
+from service.index.vectors import Vectors
 from service.index.video_index import (
     Batch,
     Hit,
@@ -26,8 +28,6 @@ from service.index.video_index import (
 from service.index.video_records import VIDEO, Written, stored
 from service.index.wish import Wish
 
-_AGAIN_SECONDS: Final = 1.0  # while another service builds
-
 
 class PostgresIndex(PostgresSpaces):
     """`VideoIndex` over asyncpg.
@@ -36,6 +36,8 @@ class PostgresIndex(PostgresSpaces):
         dsn: a server with pgvector, or an embedded one that is started and stopped with the index.
         exact_segments: up to this many segments in a space a search compares all of them.
         graph_memory_bytes: that the building of a graph may take.
+        milvus: where the vectors are, if they are not in the same database; started and stopped
+            with the index, and it has the graphs then.
     """
 
     def __init__(
@@ -44,32 +46,42 @@ class PostgresIndex(PostgresSpaces):
         *,
         exact_segments: int = 10_000,
         graph_memory_bytes: int = 1024**3,
+        milvus: Milvus | None = None,
     ) -> None:
         database = Database(dsn)
-        super().__init__(
-            database,
-            graphs=Graphs(database, exact_segments=exact_segments, memory_bytes=graph_memory_bytes),
-        )
-        self._exact_segments = exact_segments
+        vectors: Vectors
+        if milvus is not None:
+            vectors = MilvusVectors(database, milvus)
+        else:
+            vectors = PostgresVectors(
+                database, exact_segments=exact_segments, graph_memory_bytes=graph_memory_bytes
+            )
+        super().__init__(database, vectors=vectors)
 
     @property
     def database(self) -> Database:
         """The connections, for whatever else is kept in the same place."""
         return self._database
 
+    @property
+    def vectors(self) -> Vectors:
+        """What holds the vectors of its segments."""
+        return self._vectors
+
     async def start(self) -> None:
         """Start the embedded server if there is one, upgrade its schema, open connections."""
         await self._database.start()
-        self._graphs.start()
+        await self._vectors.start()
 
     async def close(self) -> None:
         """Close the connections, then the embedded server."""
-        await self._graphs.stop()
+        await self._vectors.close()
         await self._database.close()
 
     async def ping(self) -> None:
         """Return if it answers."""
         await self._run(lambda connection: connection.fetchval("SELECT 1", timeout=5))
+        await self._vectors.ping()
 
     async def create_collection(self, name: str) -> Collection:
         """Make an empty collection."""
@@ -91,7 +103,7 @@ class PostgresIndex(PostgresSpaces):
     async def delete_collection(self, name: str) -> bool:
         """Remove a collection with all its videos; tell whether it was there."""
         was_there = await self._run(lambda c: catalogue.delete(c, name))
-        self._graphs.look()
+        self._vectors.look()
         return was_there
 
     async def _one(self, condition: str, *values: object) -> StoredVideo | None:
@@ -138,6 +150,7 @@ class PostgresIndex(PostgresSpaces):
         await self._run(
             lambda c: video_records.replace(c, video_id, external_id=external_id, metadata=whole)
         )
+        self._vectors.changed()
         return await self.get(video_id)
 
     async def change(
@@ -151,7 +164,9 @@ class PostgresIndex(PostgresSpaces):
             # In the same transaction: what is answered is what this change made of it.
             return stored(await connection.fetchrow(f"{VIDEO} WHERE v.id = $1", video_id))
 
-        return await self._together(work)
+        changed = await self._together(work)
+        self._vectors.changed()
+        return changed
 
     async def add(
         self, video: NewVideo, *, space: Space, segments: Sequence[NewSegment]
@@ -161,13 +176,13 @@ class PostgresIndex(PostgresSpaces):
 
         async def work(connection: Any) -> Written:
             space_id = await catalogue.space_id(connection, space)
-            async with connection.transaction():
+            async with self._vectors.writing(connection, space=space, space_id=space_id) as writer:
                 return await video_records.write(
-                    connection, video, space_id=space_id, segments=segments
+                    connection, video, space_id=space_id, segments=segments, vectors=writer
                 )
 
         written = await self._run(work)
-        self._graphs.grown(written.place, written.segments)
+        self._vectors.grown(written.place, written.segments)
         found = await self.find(video.sha256, collection=video.collection)
         if found is None:  # deleted by somebody else in between: as if it had come later
             return await self.add(video, space=space, segments=segments)
@@ -182,28 +197,31 @@ class PostgresIndex(PostgresSpaces):
 
         async def work(connection: Any) -> Sequence[bool]:
             space_id = await catalogue.space_id(connection, space)
-            async with connection.transaction():
-                created, sizes = await bulk.write(connection, batch, space_id=space_id)
+            async with self._vectors.writing(connection, space=space, space_id=space_id) as writer:
+                created, sizes = await bulk.write(
+                    connection, batch, space_id=space_id, vectors=writer
+                )
             for place, segments in sizes.items():
-                self._graphs.grown(place, segments)
+                self._vectors.grown(place, segments)
             return created
 
         return await self._run(work)
 
     async def build_graphs(self) -> None:
         """Return when search in large collections is as fast as it gets."""
-        while not await self._graphs.build(at_once=True):
-            await asyncio.sleep(_AGAIN_SECONDS)
+        await self._vectors.build()
 
     async def delete(self, video_id: str, *, version: int | None) -> bool:
         """Remove a video with everything it has; tell whether it was there."""
-        return await self._together(lambda c: video_records.remove(c, video_id, version=version))
+        was_there = await self._together(
+            lambda c: video_records.remove(c, video_id, version=version)
+        )
+        self._vectors.changed()
+        return was_there
 
     async def embeddings(self, video_ids: Sequence[str], *, space: Space) -> Mapping[str, Vector]:
         """Return video id -> the vectors of its segments in one space, float32 (segments, D)."""
-        return await self._run(
-            lambda c: nearest.embeddings(c, video_ids, key=catalogue.space_key(space)),
-        )
+        return await self._vectors.embeddings(video_ids, space=space)
 
     async def search(
         self,
@@ -214,13 +232,4 @@ class PostgresIndex(PostgresSpaces):
         collection: str = DEFAULT_COLLECTION,
     ) -> Sequence[Hit]:
         """Return the nearest by cosine, best first."""
-
-        async def work(connection: Any) -> Sequence[Hit]:
-            place = await catalogue.place(connection, collection, space)
-            if place is None:
-                return []
-            return await nearest.search(
-                connection, query, place=place, wish=wish, exact_segments=self._exact_segments
-            )
-
-        return await self._run(work)
+        return await self._vectors.search(query, space=space, wish=wish, collection=collection)

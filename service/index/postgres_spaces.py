@@ -1,4 +1,4 @@
-"""Embedding spaces of collections, in Postgres with pgvector."""
+"""Embedding spaces of collections, in Postgres."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from service.index import catalogue, embedding_spaces, video_records
 from service.index.database import Database
-from service.index.graphs import Graphs
 from service.index.segment import Cut, NewSegment, require_length
 from service.index.space import Space, SpaceContent
+from service.index.vectors import Vectors
 from service.index.video_records import Written
 
 T = TypeVar("T")
@@ -20,12 +20,12 @@ class PostgresSpaces:
 
     Args:
         database: whoever has it starts and stops it.
-        graphs: over its segments.
+        vectors: of its segments; whoever has it starts and stops it.
     """
 
-    def __init__(self, database: Database, *, graphs: Graphs) -> None:
+    def __init__(self, database: Database, *, vectors: Vectors) -> None:
         self._database = database
-        self._graphs = graphs
+        self._vectors = vectors
 
     async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         return await self._database.run(work)
@@ -89,18 +89,18 @@ class PostgresSpaces:
 
         async def work(connection: Any) -> Written | None:
             space_id = await catalogue.space_id(connection, space)
-            async with connection.transaction():
+            async with self._vectors.writing(connection, space=space, space_id=space_id) as writer:
                 return await video_records.embed(
-                    connection, video_id, space_id=space_id, segments=segments
+                    connection, video_id, space_id=space_id, segments=segments, vectors=writer
                 )
 
         written = await self._run(work)
         if written is None:
             return False
-        self._graphs.grown(written.place, written.segments)
+        self._vectors.grown(written.place, written.segments)
         return True
 
     async def remove_space(self, space: Space, *, collection: str) -> None:
         """Remove all vectors that a collection has in one space; its videos stay."""
         await self._together(lambda c: embedding_spaces.remove(c, collection, space))
-        self._graphs.look()
+        self._vectors.look()

@@ -11,6 +11,7 @@ import orjson
 from service.ids import new_id
 from service.index import catalogue
 from service.index.change import Scalar, VideoChange
+from service.index.vectors import VectorWriter, segment_rows
 from service.index.video_index import NewSegment, NewVideo, StoredVideo, VersionMismatchError
 
 VIDEO: Final = """
@@ -24,11 +25,6 @@ VIDEO: Final = """
 """
 QUIET_SECONDS: Final = 30.0
 """How long after many videos more are waited for, before a graph is built over what there is."""
-
-SEGMENT_COLUMNS: Final = (
-    *("collection_id", "space_id", "video_id", "ordinal"),
-    *("start_seconds", "end_seconds", "embedding"),
-)
 
 
 @dataclass(frozen=True)
@@ -53,22 +49,18 @@ def stored(row: Any) -> StoredVideo:
     return StoredVideo(**values)
 
 
-def segment_rows(
-    video_id: str, segments: Sequence[NewSegment], *, place: tuple[int, int]
-) -> list[tuple[object, ...]]:
-    """Rows of `SEGMENT_COLUMNS`; ``place`` is (collection, space)."""
-    return [
-        (*place, video_id, number, each.start_seconds, each.end_seconds, each.vector)
-        for number, each in enumerate(segments)
-    ]
-
-
 async def write(
-    connection: Any, video: NewVideo, *, space_id: int, segments: Sequence[NewSegment]
+    connection: Any,
+    video: NewVideo,
+    *,
+    space_id: int,
+    segments: Sequence[NewSegment],
+    vectors: VectorWriter,
 ) -> Written:
     """Write a video and its segments in one space.
 
-    To be called in a transaction. A video that has segments in this space keeps them.
+    To be called in the transaction of ``vectors``. A video that has segments in this space keeps
+    them.
 
     Raises:
         CollectionMissingError: the collection is not there.
@@ -90,17 +82,22 @@ async def write(
         if video_id is None:
             return Written(False, place, 0)
     rows = segment_rows(video_id, segments, place=place)
-    await connection.copy_records_to_table("segments", columns=SEGMENT_COLUMNS, records=rows)
     size = 0
     if rows:
+        await vectors.write(rows)
         size = await catalogue.count_in(connection, place=place, videos=1, segments=len(rows))
     return Written(created, place, size)
 
 
 async def embed(
-    connection: Any, video_id: str, *, space_id: int, segments: Sequence[NewSegment]
+    connection: Any,
+    video_id: str,
+    *,
+    space_id: int,
+    segments: Sequence[NewSegment],
+    vectors: VectorWriter,
 ) -> Written | None:
-    """Give a video its segments in one more space. To be called in a transaction.
+    """Give a video its segments in one more space. To be called in the transaction of ``vectors``.
 
     None: it is gone, or has segments there.
     """
@@ -121,7 +118,7 @@ async def embed(
     await connection.execute("UPDATE videos SET version = version + 1 WHERE id = $1", video_id)
     place = (collection_id, space_id)
     rows = segment_rows(video_id, segments, place=place)
-    await connection.copy_records_to_table("segments", columns=SEGMENT_COLUMNS, records=rows)
+    await vectors.write(rows)
     size = await catalogue.count_in(
         connection, place=place, videos=1, segments=len(rows), quiet_seconds=QUIET_SECONDS
     )

@@ -1,7 +1,6 @@
 """Collections over a real Postgres: apart from each other, counted right, removed whole."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import numpy as np
@@ -29,13 +28,10 @@ VIDEO = NewVideo("a", 10, None, {"n": 1, "s": "é"}, 8.0, 25.0, 320, 240, "h264"
 
 
 @pytest.fixture
-async def index(postgres: str) -> AsyncIterator[PostgresIndex]:
+async def index(index: PostgresIndex) -> PostgresIndex:
     """An open index with an empty collection ``cats`` beside the default one."""
-    index = PostgresIndex(postgres)
-    await index.start()
     await index.create_collection("cats")
-    yield index
-    await index.close()
+    return index
 
 
 def _segments(*axes: int) -> list[NewSegment]:

@@ -1,7 +1,6 @@
 """Several spaces in one collection: what one lacks, and the switch from one to another."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from service.index.collection import (
     SpaceInUseError,
 )
 from service.index.postgres import PostgresIndex
+from service.index.postgres_vectors import RowWriter
 from service.index.space import Space
 from service.index.video_index import NewSegment, NewVideo
 
@@ -21,15 +21,6 @@ pytestmark = pytest.mark.anyio
 
 OLD = Space("demo", "0123456789ab", 0.4, 8)
 NEW = Space("demo", "ba9876543210", 0.6, 4)
-
-
-@pytest.fixture
-async def index(postgres: str) -> AsyncIterator[PostgresIndex]:
-    """An open, empty index."""
-    index = PostgresIndex(postgres)
-    await index.start()
-    yield index
-    await index.close()
 
 
 def _video(number: int) -> NewVideo:
@@ -110,7 +101,13 @@ async def test_no_video_slips_in_between_the_look_and_the_switch(index: Postgres
         await adding.start()
         number = await catalogue.space_id(connection, OLD)
         segments = [NewSegment(0.0, 1.0, np.eye(8, dtype=np.float32)[0])]
-        await video_records.write(connection, _video(1), space_id=number, segments=segments)
+        await video_records.write(
+            connection,
+            _video(1),
+            space_id=number,
+            segments=segments,
+            vectors=RowWriter(connection),
+        )
         switch = asyncio.create_task(index.activate(NEW, collection="default"))
         await asyncio.wait([switch], timeout=0.3)
         assert not switch.done()

@@ -1,7 +1,5 @@
 """Collections that follow the service, or stay; videos that get one more space."""
 
-from collections.abc import AsyncIterator
-
 import numpy as np
 import pytest
 
@@ -16,15 +14,6 @@ pytestmark = pytest.mark.anyio
 OLD = Space("demo", "0123456789ab", 0.4, 8)
 NEW = Space("demo", "0123456789ab", 0.6, 8)
 SPANS = ((0.0, 1.5), (1.5, 3.25))
-
-
-@pytest.fixture
-async def index(postgres: str) -> AsyncIterator[PostgresIndex]:
-    """An open, empty index."""
-    index = PostgresIndex(postgres)
-    await index.start()
-    yield index
-    await index.close()
 
 
 def _segments(spans: tuple[tuple[float, float], ...] = SPANS, size: int = 8) -> list[NewSegment]:

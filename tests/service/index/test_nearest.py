@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.index import catalogue, nearest_sql
+from service.index import catalogue, milvus_scope, nearest_sql
 from service.index.change import Scalar
 from service.index.filter import Between, Condition, Exists, Filter, OneOf
+from service.index.milvus import Milvus
+from service.index.milvus_vectors import MilvusVectors
 from service.index.postgres import PostgresIndex
 from service.index.video_index import Hit, NewSegment, NewVideo, Space, Vector
 from service.index.wish import After, Wish
@@ -41,6 +44,7 @@ class Filled:
     """Where the films of all tests are, which leave them as they are."""
 
     dsn: str
+    milvus: Path | None
     films: Sequence[Film]
 
 
@@ -62,13 +66,30 @@ def _metadata(number: int) -> dict[str, Scalar]:
 @pytest.fixture(scope="module")
 def filled(postgres_cluster: str) -> Iterator[Filled]:
     """A database that holds all films and the graph over them."""
+    with _films_in(postgres_cluster, name="nearest", milvus=None) as films:
+        yield films
+
+
+@pytest.fixture(scope="module", params=["postgres", pytest.param("milvus", marks=pytest.mark.slow)])
+def anywhere(request: pytest.FixtureRequest, postgres_cluster: str) -> Iterator[Filled]:
+    """The same; or a database whose vectors are in Milvus."""
+    if request.param == "postgres":
+        yield request.getfixturevalue("filled")
+        return
+    path: Path = request.getfixturevalue("milvus_folder") / "nearest.db"
+    with _films_in(postgres_cluster, name="nearest_milvus", milvus=path) as films:
+        yield films
+
+
+@contextmanager
+def _films_in(cluster: str, *, name: str, milvus: Path | None) -> Iterator[Filled]:
     with asyncio.Runner() as runner:
-        runner.run(_execute(postgres_cluster, "CREATE DATABASE nearest"))
-        dsn = postgres_cluster.replace("/postgres?", "/nearest?", 1)
+        runner.run(_execute(cluster, f"CREATE DATABASE {name}"))
+        dsn = cluster.replace("/postgres?", f"/{name}?", 1)
         try:
-            yield runner.run(_fill(dsn))
+            yield runner.run(_fill(dsn, milvus))
         finally:
-            runner.run(_execute(postgres_cluster, "DROP DATABASE nearest WITH (FORCE)"))
+            runner.run(_execute(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 async def _execute(dsn: str, statement: str) -> None:
@@ -79,7 +100,7 @@ async def _execute(dsn: str, statement: str) -> None:
         await connection.close()
 
 
-async def _fill(dsn: str) -> Filled:
+async def _fill(dsn: str, milvus: Path | None) -> Filled:
     """Load clustered unit vectors in bulk, of videos that differ in all that can be filtered.
 
     The last are twins: they hold vectors of the first, so their cosines are equal.
@@ -91,7 +112,7 @@ async def _fill(dsn: str) -> Filled:
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     vectors[-TWINS:] = vectors[0]
     vectors = vectors.astype(np.float32)
-    index = PostgresIndex(dsn, exact_segments=0)
+    index = _index(dsn, milvus, exact_segments=0)
     await index.start()
     try:
         batch = [_new(n, vectors[n]) for n in range(VIDEOS)]
@@ -105,12 +126,17 @@ async def _fill(dsn: str) -> Filled:
                 DAY_0,
             )
         )
+        if milvus is not None:
+            held = index.vectors
+            assert isinstance(held, MilvusVectors)
+            await held.settle()
         there = await index.list(limit=VIDEOS, before=None, external_id=None)
     finally:
         await index.close()
     numbered = {int(video.sha256): video for video in there}
     return Filled(
         dsn,
+        milvus,
         [
             Film(video.id, video.external_id or "", video.metadata, video.created_at, vectors[n])
             for n, video in sorted(numbered.items())
@@ -126,10 +152,18 @@ def _new(
     return video, [NewSegment(float(s), s + 1.0, vector) for s, vector in enumerate(vectors)]
 
 
+def _index(dsn: str, milvus: Path | None, *, exact_segments: int) -> PostgresIndex:
+    return PostgresIndex(
+        dsn,
+        exact_segments=exact_segments,
+        milvus=None if milvus is None else Milvus(str(milvus)),
+    )
+
+
 @contextmanager
 def _open(filled: Filled, *, exact_segments: int) -> Iterator[tuple[asyncio.Runner, PostgresIndex]]:
     with asyncio.Runner() as runner:
-        index = PostgresIndex(filled.dsn, exact_segments=exact_segments)
+        index = _index(filled.dsn, filled.milvus, exact_segments=exact_segments)
         runner.run(index.start())
         try:
             yield runner, index
@@ -213,8 +247,13 @@ _FILTERS = st.builds(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("exact_segments", [10_000, 0], ids=["exact", "graph"])
-def test_filters_lose_nothing(filled: Filled, exact_segments: int) -> None:
+def test_filters_lose_nothing(
+    anywhere: Filled, exact_segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a filter leaves, the nearest of it are found: exactly, or nearly so by the graph."""
+    filled = anywhere
+    # Milvus: videos that are left are named one by one, or what is said of them.
+    monkeypatch.setattr(milvus_scope, "_FEW", exact_segments)
     recalls: list[float] = []
     with _open(filled, exact_segments=exact_segments) as (runner, index):
 
@@ -270,8 +309,9 @@ async def _plan(index: PostgresIndex, query: Vector, wanted: Filter) -> str:
 
 @pytest.mark.parametrize("group_by", ["video", "segment"])
 @pytest.mark.parametrize("exact_segments", [10_000, 0], ids=["exact", "graph"])
-def test_pages_are_one_long_answer(filled: Filled, exact_segments: int, group_by: str) -> None:
+def test_pages_are_one_long_answer(anywhere: Filled, exact_segments: int, group_by: str) -> None:
     """Page after page gives what one large page gives, each hit once, equal cosines included."""
+    filled = anywhere
     with _open(filled, exact_segments=exact_segments) as (runner, index):
         query = filled.films[0].vectors[0]
         wish = Wish(40, group_by, 2, min_cosine=-0.5)  # type: ignore[arg-type]

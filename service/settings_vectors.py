@@ -1,0 +1,42 @@
+"""Settings of where vectors are, if they are not in Postgres."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings
+
+
+class VectorSettings(BaseSettings):
+    """Which Milvus has the vectors, and how it knows us."""
+
+    vector_url: SecretStr | None = Field(
+        default=None,
+        description="Milvus for the vectors: https://host:19530/database, or a file of milvus-lite"
+        " (PATH.db, one process); needs the extra milvus; unset: they are in Postgres",
+    )
+    vector_token: SecretStr | None = Field(
+        default=None, description="key of that Milvus, or user:password"
+    )
+    vector_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of who signed the certificate of that Milvus; unset: known ones",
+    )
+
+    @field_validator("vector_url", mode="after")
+    @classmethod
+    def _milvus(cls, value: SecretStr | None) -> SecretStr | None:
+        url = "" if value is None else value.get_secret_value()
+        if not url or url.startswith(("http://", "https://")):
+            return value
+        if ("://" in url and not url.startswith("file:///")) or not url.endswith(".db"):
+            raise ValueError("must start with http:// or https://, or be a file that ends in .db")
+        return value
+
+    @field_validator("vector_ca_file", mode="after")
+    @classmethod
+    def _readable_certificate(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("is no file")
+        return value
