@@ -25,6 +25,8 @@ from service.app import Service, create_app
 from service.connections import bounded
 from service.departure import Departure
 from service.errors import problem_table
+from service.metrics import Metrics
+from service.metrics_table import metrics_table
 from service.routes.doorway import Doorway
 from service.settings import Settings, SettingsError, load
 from service.settings_help import help_text
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments == ["errors"]:
         print(problem_table())
+        return 0
+    if arguments == ["metrics"]:
+        print(metrics_table(Metrics().described()))
         return 0
     if arguments[:1] == ["key"] and arguments[2:] in ([], ["--admin"]) and len(arguments) > 1:
         return _make_key(arguments[1], admin="--admin" in arguments)
