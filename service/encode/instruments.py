@@ -1,9 +1,12 @@
-"""Batches and devices as metrics."""
+"""Batches, their queue and the devices as metrics."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from service.encode.dispatcher import BatchRecord
+from service.encode.process import EncoderProcess
 from service.encode.station import Station
+from service.encode.work import KINDS
 from service.metrics import Metrics
 
 
@@ -20,12 +23,36 @@ class BatchInstruments:
     def __call__(self, record: BatchRecord) -> None:
         """Count one batch that ended."""
         metrics = self._metrics
-        metrics.encoder_batches.labels(record.kind, record.reason).inc()
-        metrics.encoder_batch_size.labels(record.kind).observe(record.size)
-        metrics.encoder_batch_seconds.labels(record.kind).observe(record.seconds)
-        metrics.encoder_queue_seconds.labels(record.kind).observe(record.queue_seconds)
+        metrics.batches.labels(record.kind, record.reason).inc()
+        metrics.batch_items.labels(record.kind).observe(record.size)
+        metrics.batch_fill.labels(record.kind).observe(record.fill)
+        metrics.batch_seconds.labels(record.kind).observe(record.seconds)
+        metrics.batch_wait_seconds.labels(record.kind).observe(record.queue_seconds)
         if record.outcome != "ok":
-            metrics.encoder_batch_failures.labels(record.kind, record.outcome).inc()
+            metrics.batch_retries.labels(record.kind, record.outcome).inc()
+
+
+def watch_encoder(metrics: Metrics, now: Callable[[], EncoderProcess]) -> None:
+    """Show how the encoder does that `now` returns, and its devices; read when it is asked for."""
+    watch_devices(metrics, lambda: now().stations)
+    metrics.watch(
+        "vtag_worker_silence_seconds",
+        lambda: {"encoder": max(one.silent_seconds for one in now().stations)},
+    )
+    metrics.watch("vtag_encoder_backlog_seconds", lambda: {"encode": now().backlog_seconds})
+    metrics.watch(
+        "vtag_queue_items",
+        lambda: {kind: now().batcher.waiting_rows(kind) for kind in KINDS},
+    )
+    metrics.watch(
+        "vtag_queue_oldest_age_seconds",
+        lambda: {kind: now().batcher.oldest_seconds(kind, time.monotonic()) for kind in KINDS},
+    )
+    metrics.watch(
+        "vtag_batch_cap",
+        lambda: {kind: cap.value for kind, cap in now().batcher.caps.items()},
+    )
+    metrics.watch("vtag_resident_lambdas", lambda: {"requests": len(now().resident_clip_weights)})
 
 
 def watch_devices(metrics: Metrics, now: Callable[[], Sequence[Station]]) -> None:
@@ -34,39 +61,19 @@ def watch_devices(metrics: Metrics, now: Callable[[], Sequence[Station]]) -> Non
     def each(value: Callable[[Station], float]) -> Callable[[], Mapping[str, float]]:
         return lambda: {str(place): float(value(one)) for place, one in enumerate(now())}
 
-    metrics.watch_gauge(
-        "vtag_encoder_device_up",
-        "1 if the device works: its worker runs, and gets on.",
-        "device",
-        each(lambda station: station.state == "ok"),
+    def background(value: Callable[[Station], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {"trial": float(sum(value(one) for one in now()))}
+
+    metrics.watch("vtag_encoder_device_up", each(lambda station: station.state == "ok"))
+    metrics.watch("vtag_encoder_device_busy", each(lambda station: station.busy))
+    metrics.watch("vtag_encoder_device_busy_seconds", each(lambda station: station.busy_seconds))
+    metrics.watch(
+        "vtag_encoder_device_silence_seconds", each(lambda station: station.silent_seconds)
     )
-    metrics.watch_gauge(
-        "vtag_encoder_device_busy",
-        "1 while a batch runs on the device.",
-        "device",
-        each(lambda station: station.busy),
+    metrics.watch("vtag_encoder_device_restarts", each(lambda station: station.worker.restarts))
+    metrics.watch(
+        "vtag_background_encoder_seconds", background(lambda one: one.turns.background_seconds)
     )
-    metrics.watch_gauge(
-        "vtag_encoder_device_silence_seconds",
-        "Time since the worker of the device answered anything.",
-        "device",
-        each(lambda station: station.silent_seconds),
-    )
-    metrics.watch_counter(
-        "vtag_encoder_device_restarts",
-        "Workers of the device that died or were killed, and were replaced.",
-        "device",
-        each(lambda station: station.worker.restarts),
-    )
-    metrics.watch_counter(
-        "vtag_background_encoder_seconds",
-        "Time that devices spent on work in the background, one call at a time each.",
-        "work",
-        lambda: {"trial": sum(one.turns.background_seconds for one in now())},
-    )
-    metrics.watch_counter(
-        "vtag_background_encoder_calls",
-        "Calls of the encoder for work in the background.",
-        "work",
-        lambda: {"trial": float(sum(one.turns.background_calls for one in now()))},
+    metrics.watch(
+        "vtag_background_encoder_calls", background(lambda one: one.turns.background_calls)
     )
