@@ -1,4 +1,4 @@
-"""Rewrite the pins: `make constraints` resolves pyproject.toml anew and writes the three files.
+"""Rewrite the pins: `make constraints` resolves pyproject.toml anew and writes the four files.
 
 Every file holds what its installation adds to the one before it, transitive packages included,
 and pulls the earlier ones in, so that a package is pinned once.
@@ -16,9 +16,9 @@ PROJECT = HERE.parent
 # name -> (extras of the project, packages outside it, what the file says about itself)
 LAYERS = {
     "service": (
-        ("cpu",),
+        ("cpu", "milvus", "tracing"),
         ("hatchling", "editables"),
-        "`make install`: the service on ONNX Runtime, no torch",
+        "`make install`: the service on ONNX Runtime, no torch; and its extra tracing",
     ),
     "training": (
         ("training", "captions", "sentences"),
@@ -26,6 +26,12 @@ LAYERS = {
         "`make install-training`: torch and what training and its optional extras add",
     ),
     "dev": (("test", "lint"), (), "`make test` and `make lint`: tests and checks"),
+    "bench": (("bench",), (), "`make bench-index`: engines that the index is compared with"),
+    "audit": (
+        (),
+        ("cyclonedx-bom", "pip-audit", "pip-licenses", "uv"),
+        "`make audit`, `make sbom`, `make licences`: tools in a folder of their own",
+    ),
 }
 # The same module in two wheels, so never resolved together: released in step.
 TWINS = {"onnxruntime": "onnxruntime-gpu"}

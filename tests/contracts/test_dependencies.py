@@ -43,7 +43,7 @@ def test_every_direct_dependency_is_pinned_where_it_is_installed() -> None:
 
 def test_no_package_is_pinned_twice() -> None:
     """Two pins of one package could disagree."""
-    counts = Counter([*pins("service"), *pins("training"), *pins("dev")])
+    counts = Counter([*pins("service"), *pins("training"), *pins("dev"), *pins("audit")])
     assert {name: count for name, count in counts.items() if count > 1} == {}
 
 

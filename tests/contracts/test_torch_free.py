@@ -77,6 +77,7 @@ def test_every_module_of_the_service_imports_without_torch(without_torch: dict[s
     assert int(imported.stdout) > 20
 
 
+@pytest.mark.slow
 def test_the_service_starts_and_tags_without_torch(
     without_torch: dict[str, str], tiny_artefact: Path
 ) -> None:
