@@ -18,8 +18,12 @@ from pydantic_settings import SettingsConfigDict
 
 from service.api_keys import read_keys
 from service.hosts import host_rules, is_loopback
+from service.settings_jobs import JobSettings
 from service.settings_media import MediaSettings
-from service.settings_types import Bytes, Count, Devices, MiB, Natural, Seconds
+from service.settings_secrets import file_variable, read_secret_files, secret_names
+from service.settings_tracing import TracingSettings
+from service.settings_types import Bytes, Count, Devices, HostsWithPorts, MiB, Natural, Seconds
+from service.settings_vectors import VectorSettings
 from service.settings_webhooks import WebhookSettings
 
 PREFIX = "VTAG_"
@@ -38,7 +42,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Settings(MediaSettings, WebhookSettings):
+class Settings(MediaSettings, JobSettings, TracingSettings, VectorSettings, WebhookSettings):
     """Settings of the service; see ``python -m service --help``."""
 
     model_config = SettingsConfigDict(
@@ -91,6 +95,11 @@ class Settings(MediaSettings, WebhookSettings):
     )
     url_plain_http: bool = Field(
         default=False, description="fetch from http:// (port 80) too, not only from https://"
+    )
+    url_internal: HostsWithPorts = Field(
+        default="",
+        description="host:port of servers that videos may be fetched from though they are not"
+        " public, by http too, comma-separated",
     )
     url_timeout_seconds: Seconds = Field(default=60.0, description="longest fetching of a video")
     idempotency_seconds: Seconds = Field(
@@ -191,11 +200,6 @@ class Settings(MediaSettings, WebhookSettings):
     evaluation_cache_bytes: Bytes = Field(
         default=1024 * MiB, description="disk for decoded frames while lambda is evaluated"
     )
-    max_running_jobs: Count = Field(default=1, description="jobs that run at once")
-    max_waiting_jobs: Count = Field(default=16, description="jobs that wait; more are refused")
-    job_history_seconds: Seconds = Field(
-        default=30 * 24 * 3600.0, description="how long jobs that ended can be looked at"
-    )
     graph_memory_bytes: Bytes = Field(default=1024 * MiB, description="to build a graph for search")
     exact_search_segments: Annotated[int, Field(ge=0)] = Field(
         default=10_000, description="up to this many segments search compares all of them"
@@ -263,8 +267,11 @@ def load() -> Settings:
     Raises:
         SettingsError: with one line per mistake; values of secrets are not shown.
     """
+    secrets = [(name, variables(name)[0]) for name in secret_names(Settings.model_fields)]
     known = {variable for name in Settings.model_fields for variable in variables(name)}
-    lines = [
+    known |= {file_variable(variable) for _, variable in secrets}
+    from_files, lines = read_secret_files(secrets)
+    lines += [
         f"{variable}: no such setting (python -m service --help lists them)"
         for variable in sorted(os.environ)
         if variable.startswith(PREFIX)
@@ -272,12 +279,13 @@ def load() -> Settings:
         and variable not in known
     ]
     try:
-        settings = Settings()
+        settings = Settings(**from_files)
     except ValidationError as error:
         for item in error.errors(include_url=False):
             field = _field_of(str(item["loc"][0]))
-            used = next((v for v in variables(field) if os.environ.get(v)), variables(field)[0])
-            secret = field.endswith("_url")
+            choices = [*variables(field), file_variable(variables(field)[0])]
+            used = next((v for v in choices if os.environ.get(v)), choices[0])
+            secret = field.endswith(("_url", "_endpoint"))
             shown = "" if secret else f" (got {str(item['input'])[:80]!r})"
             lines.append(f"{used}: {item['msg'].removeprefix('Value error, ')}{shown}")
         raise SettingsError(lines) from None
@@ -288,7 +296,5 @@ def load() -> Settings:
 
 def _field_of(location: str) -> str:
     """Pydantic names a field by the alias it was read from; return the field."""
-    for name in Settings.model_fields:
-        if location == name or location in variables(name):
-            return name
-    return location
+    known = (n for n in Settings.model_fields if location == n or location in variables(n))
+    return next(known, location)

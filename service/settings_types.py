@@ -34,3 +34,21 @@ def _devices(value: str) -> str:
 
 Devices = Annotated[str, AfterValidator(_devices)]
 """Names of devices, comma-separated, without spaces."""
+
+
+_RECEIVER: Final = re.compile(r"[A-Za-z0-9._\[\]:-]+:[0-9]{1,5}", re.ASCII)
+
+
+def hosts_with_ports(text: str) -> frozenset[str]:
+    """Split a setting of the type `HostsWithPorts`."""
+    return frozenset(item.strip().lower() for item in text.split(",") if item.strip())
+
+
+def _hosts_with_ports(value: str) -> str:
+    if any(_RECEIVER.fullmatch(item) is None for item in hosts_with_ports(value)):
+        raise ValueError("must be host:port, comma-separated")
+    return value
+
+
+HostsWithPorts = Annotated[str, AfterValidator(_hosts_with_ports)]
+"""Hosts with their ports, comma-separated."""

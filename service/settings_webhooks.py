@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 from service.hosts import host_rules
-from service.settings_types import Count
+from service.settings_types import Count, HostsWithPorts
 from service.webhook_secrets import read_secrets
-
-_RECEIVER: Final = re.compile(r"[A-Za-z0-9._\[\]:-]+:[0-9]{1,5}", re.ASCII)
 
 
 class WebhookSettings(BaseSettings):
@@ -29,7 +26,7 @@ class WebhookSettings(BaseSettings):
         description="hosts webhooks may go to by https, comma-separated, *.example.org for those"
         " below it, * for every public one; unset: none",
     )
-    webhook_internal: str = Field(
+    webhook_internal: HostsWithPorts = Field(
         default="",
         description="host:port of receivers that webhooks may go to though they are not public,"
         " by http too, comma-separated",
@@ -54,15 +51,3 @@ class WebhookSettings(BaseSettings):
     def _webhook_host_names(cls, value: str) -> str:
         host_rules(value)
         return value
-
-    @field_validator("webhook_internal", mode="after")
-    @classmethod
-    def _receivers(cls, value: str) -> str:
-        if any(_RECEIVER.fullmatch(item) is None for item in receivers(value)):
-            raise ValueError("must be host:port, comma-separated")
-        return value
-
-
-def receivers(text: str) -> frozenset[str]:
-    """Split the setting `webhook_internal`."""
-    return frozenset(item.strip().lower() for item in text.split(",") if item.strip())
