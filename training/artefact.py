@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from service.videoclip.golden import golden_bytes
 from service.videoclip.manifest import (
+    GOLDEN_FILE,
     VARIANT_FILES,
     FileEntry,
     LambdaPoint,
@@ -27,6 +29,7 @@ from service.videoclip.manifest import (
 from service.videoclip.tokenizing import Tokenizer
 from training.errors import Refusal
 from training.export import export
+from training.golden import known_outputs
 from training.model_card import model_card, without_spread_of_one
 from training.models.network import VideoCLIP, build, describe
 from training.parity import RealInputs, measure_parity, require_parity
@@ -97,11 +100,12 @@ def write_artefact(
     frames_per_clip = description.sampling.frames
     export(network, folder, frames_per_clip=frames_per_clip)
     # Compared is what was written: weight files and graphs, as the service will read them.
+    stored_clip, stored_tuned = load_file(folder / WEIGHTS_CLIP), load_file(folder / WEIGHTS_TUNED)
     parity = measure_parity(
         network,
         folder,
-        clip=load_file(folder / WEIGHTS_CLIP),
-        tuned=load_file(folder / WEIGHTS_TUNED),
+        clip=stored_clip,
+        tuned=stored_tuned,
         frames_per_clip=frames_per_clip,
         real=RealInputs(
             clips=real_clips,
@@ -134,14 +138,20 @@ def write_artefact(
         parity=parity,
     )
     manifest = _write_manifest(folder, manifest, card=description.card)
-    if evaluation_sets is None:
-        return manifest
-    return _add_variants(
+    if evaluation_sets is not None:
+        manifest = _add_variants(
+            folder,
+            manifest,
+            evaluation_sets=evaluation_sets,
+            names=variants,
+            bound=variant_bound,
+            card=description.card,
+        )
+    golden = known_outputs(network, folder, manifest, clip=stored_clip, tuned=stored_tuned)
+    (folder / GOLDEN_FILE).write_bytes(golden_bytes(golden))
+    return _write_manifest(
         folder,
-        manifest,
-        evaluation_sets=evaluation_sets,
-        names=variants,
-        bound=variant_bound,
+        manifest.model_copy(update={"files": _entries(folder)}),
         card=description.card,
     )
 

@@ -187,6 +187,13 @@ class Batcher:
         queued = sum(queue.rows for key, queue in self._queues.items() if key.kind == kind)
         return queued + sum(batch.size for batch in self._retries if batch.key.kind == kind)
 
+    def oldest_seconds(self, kind: Kind, now: float) -> float:
+        """Return how long the oldest work that waits, or a part of it, has waited; 0: none does."""
+        queues = (queue for key, queue in self._queues.items() if key.kind == kind)
+        works = [work for queue in queues for work in queue.works() if not work.left]
+        works += [work for each in self._retries if each.key.kind == kind for work in each.works]
+        return max((now - work.arrived for work in works), default=0.0)
+
     @property
     def clip_weights(self) -> set[float]:
         """λ whose weights something that waits needs."""

@@ -49,6 +49,7 @@ class BatchRecord:
     Attributes:
         kind: `clips` or `texts`.
         size: clips or rows in it.
+        fill: its size over the largest that was allowed.
         reason: why it was no larger.
         seconds: from sending to the answer.
         queue_seconds: how long the oldest work in it had waited.
@@ -58,6 +59,7 @@ class BatchRecord:
 
     kind: str
     size: int
+    fill: float
     reason: Reason
     seconds: float
     queue_seconds: float
@@ -189,6 +191,7 @@ class Dispatcher:
     async def _try(self, station: Station, child: Child, batch: Batch) -> None:
         """Run one batch. Whatever happens to it, the loop goes on."""
         waited = time.monotonic() - min(part.work.arrived for part in batch.parts)
+        fill = batch.units / self._batcher.caps[batch.key.kind].value
         began = time.monotonic()
         outcome = "failure"
         station.begin(batch)
@@ -213,10 +216,8 @@ class Dispatcher:
             station.end()
             self._batcher.ended(batch)
         if self.observe is not None:
-            seconds = time.monotonic() - began
-            self.observe(
-                BatchRecord(batch.key.kind, batch.size, batch.reason, seconds, waited, outcome)
-            )
+            kind, reason, seconds = batch.key.kind, batch.reason, time.monotonic() - began
+            self.observe(BatchRecord(kind, batch.size, fill, reason, seconds, waited, outcome))
 
     async def _send(self, station: Station, child: Child, batch: Batch) -> str:
         weight = batch.key.clip_weight
@@ -226,6 +227,7 @@ class Dispatcher:
             child, header, payload=payload, timeout=self._timeout_seconds
         )
         seconds = time.monotonic() - began
+        batch.trace(answer, began=began)
         if answer.get("gone"):
             raise EncoderError(f"the encoder has no weights at {weight}")
         if weight is not None and answer["clip_weight"] != weight:

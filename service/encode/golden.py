@@ -3,7 +3,9 @@
 Run after every change of weights, before they serve. The outputs must have the shape that the
 manifest says, be finite and not zero, come out again at a second call, and be the same for a clip
 alone and for the same clip in a batch. At a λ that this process had before they must be what they
-were then: whatever was changed on the disk or went bad in memory meanwhile shows.
+were then: whatever was changed on the disk or went bad in memory meanwhile shows. At a λ for which
+the artefact says what its network gave when it was published, they must be that: whatever computes
+something else shows, also if it always does.
 """
 
 import time
@@ -13,11 +15,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.encode.runtime import Network
+from service.encode.device import CPU, Device
+from service.encode.runtime import VARIANTS, Network, Precision
+from service.videoclip.golden import GoldenOutputs, VariantError, known_clip, known_text
 from service.videoclip.manifest import ArtefactError, Manifest
 
 _TOLERANCE: Final[dict[str, float]] = {"float32": 1e-3, "float16": 2e-2, "int8": 5e-2}
 """Of the largest output. Batches of other sizes add up in another order; int8 rounds by batch."""
+_TF32: Final = 2e-2
+"""The same beside published values, for float32 on CUDA: its products may have the ten bits of
+float16 (TF32, NVIDIA's Ampere and later), and what was published was not computed there."""
+_FULL: Final = VariantError(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,13 @@ class Golden:
 
 
 def check(
-    network: Network, *, manifest: Manifest, precision: str, before: Golden | None = None
+    network: Network,
+    *,
+    manifest: Manifest,
+    precision: Precision,
+    before: Golden | None = None,
+    published: GoldenOutputs | None = None,
+    device: Device = CPU,
 ) -> Golden:
     """Warm `network` up, check it, and return what it gave.
 
@@ -49,11 +63,13 @@ def check(
         manifest: of the artefact.
         precision: what it computes with.
         before: what the network at the same λ gave earlier, if there was one.
+        published: what the artefact says of some λ, if it does.
+        device: where the network runs.
 
     Raises:
         ArtefactError: an output is not what it must be; one line.
     """
-    clips, ids = known_clip(manifest), known_text(manifest)
+    clips, ids = _clip(manifest), _text(manifest)
     width = manifest.embedding_size
     tolerance = _TOLERANCE[precision]
     place = f"at clip_weight {network.clip_weight:g}"
@@ -72,31 +88,38 @@ def check(
     if before is not None:
         _alike(video[0], before.video, tolerance, f"video_encoder {place}", "what it was before")
         _alike(text[0], before.text, tolerance, f"text_encoder {place}", "what it was before")
+    known = None if published is None else published.outputs.get(network.clip_weight)
+    if published is not None and known is not None:
+        words = "what was published"
+        if precision == "float32":
+            error, slack = _FULL, _TF32 if device.kind == "cuda" else tolerance
+        else:
+            error, slack = published.errors[VARIANTS[precision]], tolerance
+        _alike(video[0], known.video, slack + error.video, f"video_encoder {place}", words)
+        _alike(text[0], known.text, slack + error.text, f"text_encoder {place}", words)
     return Golden(video[0], text[0], clip_seconds, text_seconds, ids.shape[1])
 
 
-def still_sings(network: Network, *, manifest: Manifest, precision: str, before: Golden) -> None:
+def still_sings(
+    network: Network, *, manifest: Manifest, precision: Precision, before: Golden
+) -> None:
     """Check that `network` gives for the known text what it gave when it was checked.
 
     Raises:
         ArtefactError: it does not; one line.
     """
     name = f"text_encoder at clip_weight {network.clip_weight:g}"
-    text = _sane(network.text(known_text(manifest)), (1, manifest.embedding_size), name)
+    text = _sane(network.text(_text(manifest)), (1, manifest.embedding_size), name)
     _alike(text[0], before.text, _TOLERANCE[precision], name, "what it was before")
 
 
-def known_clip(manifest: Manifest) -> npt.NDArray[np.float32]:
-    """Return the known clip, float32 (1, T, 3, S, S): a ramp whose brightness grows with time."""
-    size, frames = manifest.preprocessing.image_size, manifest.frames_per_clip
-    ramp = np.linspace(-2.0, 2.0, size * size, dtype=np.float32).reshape(size, size)
-    lift = np.linspace(0.0, 0.5, frames, dtype=np.float32)[:, None, None, None]
-    return np.ascontiguousarray(np.broadcast_to(ramp + lift, (frames, 3, size, size))[None])
+def _clip(manifest: Manifest) -> npt.NDArray[np.float32]:
+    size = manifest.preprocessing.image_size
+    return known_clip(frames=manifest.frames_per_clip, image_size=size)
 
 
-def known_text(manifest: Manifest) -> npt.NDArray[np.int64]:
-    """Return the known text, int64 (1, L); its largest id stands for the end of the text."""
-    return np.arange(min(8, manifest.context_length), dtype=np.int64)[None]
+def _text(manifest: Manifest) -> npt.NDArray[np.int64]:
+    return known_text(context_length=manifest.context_length)
 
 
 def _sane(

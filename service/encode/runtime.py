@@ -28,7 +28,7 @@ _MODULES: Final[dict[RuntimeName, str]] = {
     "onnx": "service.encode.onnx",
     "torchscript": "service.encode.torchscript",
 }
-_VARIANTS: Final[dict[Precision, VariantName]] = {"float16": "fp16", "int8": "int8"}
+VARIANTS: Final[dict[Precision, VariantName]] = {"float16": "fp16", "int8": "int8"}
 _SCRIPTS: Final = ("video_encoder.ts", "text_encoder.ts")
 _LOGIT_SCALE: Final = "logit_scale"
 _VISUAL: Final = "visual."
@@ -198,7 +198,7 @@ def _require_variant(manifest: Manifest, *, runtime: RuntimeName, precision: Pre
         return
     if runtime != "onnx":
         raise DeviceError(f"VTAG_PRECISION: {precision} needs VTAG_RUNTIME=onnx")
-    if _VARIANTS[precision] not in [variant.name for variant in manifest.variants]:
+    if VARIANTS[precision] not in [variant.name for variant in manifest.variants]:
         published = ", ".join(variant.name for variant in manifest.variants) or "none"
         raise DeviceError(
             f"VTAG_PRECISION: {precision} is no variant of {manifest.name} (published: {published})"
@@ -209,7 +209,7 @@ def graph_files(precision: Precision) -> tuple[str, str]:
     """Return the names of the ONNX graphs of the video and of the text tower."""
     if precision == "float32":
         return "video_encoder.onnx", "text_encoder.onnx"
-    return VARIANT_FILES[_VARIANTS[precision]]
+    return VARIANT_FILES[VARIANTS[precision]]
 
 
 def _import(runtime: RuntimeName) -> Runtime:

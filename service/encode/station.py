@@ -36,6 +36,8 @@ class Station:
         self.loop: asyncio.Task[None] | None = None
         """Gives it batches."""
         self._canary = Canary(worker, turns=self.turns, timeout_seconds=timeout_seconds)
+        self.busy_seconds = 0.0
+        """How long batches ran on it."""
         self._sent_at: float | None = None
         self._sent_seconds = 0.0
 
@@ -70,6 +72,8 @@ class Station:
 
     def end(self) -> None:
         """It is over."""
+        if self._sent_at is not None:
+            self.busy_seconds += time.monotonic() - self._sent_at
         self._sent_at = None
 
     @property

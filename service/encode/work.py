@@ -2,19 +2,22 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from service.channel import Header
 from service.frames import Slot
+from service.tracing import Place, asked, here, past
 
 Kind = Literal["clips", "texts"]
 Reason = Literal["idle", "drained", "full", "deadline", "retry"]
 
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 NO_DEADLINE: Final = math.inf
 
 
@@ -50,6 +53,7 @@ class Work:
         failures: how often it failed alone.
         deaths: how often the worker died with it.
         forgotten: whether its queue counts it no more.
+        place: of the trace that it is done for, if any.
     """
 
     key: QueueKey
@@ -62,6 +66,7 @@ class Work:
     failures: int = 0
     deaths: int = 0
     forgotten: bool = False
+    place: Place | None = field(default_factory=here, repr=False)
     _vectors: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     _filled: int = 0
 
@@ -143,7 +148,7 @@ class Batch:
 
     def message(self) -> tuple[Header, bytes]:
         """Return the call of a worker: where clips are, or the tokens themselves."""
-        header: Header = {"op": self.key.kind, "clip_weight": self.key.clip_weight}
+        header: Header = {"op": self.key.kind, "clip_weight": self.key.clip_weight, **asked()}
         if self.key.kind == "clips":
             header["parts"] = [
                 [part.work.content.offset, list(part.work.content.shape), part.first, part.last]
@@ -159,6 +164,14 @@ class Batch:
         ids = rows[0] if len(rows) == 1 else np.concatenate(rows)
         header["shape"] = list(ids.shape)
         return header, np.ascontiguousarray(ids, np.int64).tobytes()
+
+    def trace(self, answer: Header, *, began: float) -> None:
+        """Add the batch, sent at ``began`` and answered now, to the trace of each work in it."""
+        about = {"vtag.kind": self.key.kind, "vtag.batch.size": self.size}
+        times = (began, time.monotonic())
+        for work in self.works:
+            place = past("encode batch", times, since=began, at=work.place, attributes=about)
+            past("encoder process", answer.get("worked"), since=began, at=place)
 
 
 def after_failure(batch: Batch) -> tuple[list[Sequence[Part]], list[Work]]:

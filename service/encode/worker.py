@@ -4,6 +4,7 @@ import logging
 import os
 import selectors
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -12,15 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from service.channel import Channel, Header
-from service.encode.device import DeviceError, parse_device
+from service.encode.device import CPU, DeviceError, parse_device
 from service.encode.device_errors import meaning
 from service.encode.golden import Golden, bad_rows, check, still_sings
 from service.encode.memory import available_bytes
 from service.encode.processor import slow_reason
-from service.encode.runtime import Model, Network
+from service.encode.runtime import Model, Network, Precision
 from service.encode.staging import Staging
 from service.frames import Slot, map_slot
-from service.videoclip.manifest import ArtefactError, Manifest, load_manifest, verify_files
+from service.videoclip.golden import GoldenOutputs, read_golden
+from service.videoclip.manifest import (
+    GOLDEN_FILE,
+    ArtefactError,
+    Manifest,
+    load_manifest,
+    verify_files,
+)
 from service.videoclip.preprocessing import normalize
 
 DEVICE_LOST_STATUS: Final = 70
@@ -51,7 +59,9 @@ class _Worker:
         self._channel = channel
         self._model: Model | None = None
         self._manifest: Manifest | None = None
-        self._precision = "float32"
+        self._precision: Precision = "float32"
+        self._device = CPU
+        self._published: GoldenOutputs | None = None
         self._networks: dict[float, Network] = {}
         self._golden: dict[float, Golden] = {}
         self._trial: Network | None = None
@@ -87,7 +97,10 @@ class _Worker:
                 return
             threading.Thread(target=self._build, args=(header,), daemon=True).start()
             return
+        began = time.monotonic()
         answer, output = _guarded(lambda: self._answer(header, payload))
+        if header.get("timed"):
+            answer["worked"] = [began, time.monotonic()]
         self._channel.send({"id": header["id"], **answer}, output)
 
     def _answer(self, header: Header, payload: bytes) -> tuple[Header, bytes]:
@@ -153,7 +166,7 @@ class _Worker:
         manifest = load_manifest(folder)
         verify_files(folder, manifest)
         self._manifest, self._precision = manifest, header["precision"]
-        device = parse_device(header["device"])
+        self._device = device = parse_device(header["device"])
         slow = slow_reason(header["precision"]) if device.kind == "cpu" else None
         if slow is not None:
             _log.warning("VTAG_PRECISION: %s", slow)
@@ -171,7 +184,18 @@ class _Worker:
         descriptor = int(header["descriptor"])
         # Mapped once: pages come and go with the slots, the addresses stay.
         self._arena = map_slot(descriptor, slot=Slot(0, (os.fstat(descriptor).st_size,)))
-        network = self._made(float(header["clip_weight"]))
+        clip_weight = float(header["clip_weight"])
+        self._published = read_golden(folder, manifest)
+        if self._published is None:
+            _log.warning(
+                "%s@%s lists no %s: what it computes is not checked against published values",
+                *(manifest.name, manifest.revision, GOLDEN_FILE),
+            )
+        elif clip_weight not in self._published.outputs:
+            self._made(
+                round(manifest.default_clip_weight, 4)
+            )  # nothing is published of the λ that serves
+        network = self._made(clip_weight)
         self._networks = {network.clip_weight: network}
         golden = self._golden[network.clip_weight]
         return {
@@ -189,7 +213,12 @@ class _Worker:
         network = self._model.build(clip_weight, beside=beside)
         before = self._golden.get(clip_weight)
         self._golden[clip_weight] = check(
-            network, manifest=self._manifest, precision=self._precision, before=before
+            network,
+            manifest=self._manifest,
+            precision=self._precision,
+            before=before,
+            published=self._published,
+            device=self._device,
         )
         for old in [w for w in tuple(self._golden) if w not in self._networks][:-_GOLDEN_KEPT]:
             self._golden.pop(old, None)  # a client may name ten thousand

@@ -17,6 +17,8 @@ from service.videoclip.input_spec import Preprocessing as Preprocessing
 from service.videoclip.input_spec import Sampling as Sampling
 
 MANIFEST_FILE = "manifest.json"
+#: Optional: known outputs, see `service.videoclip.golden`.
+GOLDEN_FILE = "golden.safetensors"
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
@@ -40,11 +42,11 @@ VARIANT_FILES: dict[VariantName, tuple[str, str]] = {
 #: smuggled in.
 ARTEFACT_FILES = (
     REQUIRED_FILES
-    | {"video_encoder.ts", "text_encoder.ts", "MODEL_CARD.md"}
+    | {"video_encoder.ts", "text_encoder.ts", "MODEL_CARD.md", GOLDEN_FILE}
     | {name for names in VARIANT_FILES.values() for name in names}
 )
 #: Files whose bytes are part of the revision: weights, graphs, tokenizer.
-REVISION_FILES = ARTEFACT_FILES - {"MODEL_CARD.md"}
+REVISION_FILES = ARTEFACT_FILES - {"MODEL_CARD.md", GOLDEN_FILE}
 
 
 class ArtefactError(ValueError):

@@ -54,6 +54,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_says_nothing_keeps_ten_checkpoints(
     start: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,13 +55,8 @@ def numbers(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(700)
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param(each, marks=() if each == "[open_vclip]" else pytest.mark.slow)
-        for each in RECIPES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_two_processes_train_as_one(recipe: str, start: Path, tmp_path: Path) -> None:
     """The same losses, gradients and, to 1e-5, weights; one of the processes writes.
 
@@ -110,6 +105,7 @@ def test_two_processes_train_as_one(recipe: str, start: Path, tmp_path: Path) ->
         torch.testing.assert_close(weights[1][name], tensor, atol=1e-5, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_the_gradient_comes_back_through_a_gathering(tmp_path: Path) -> None:
     """Every rank gets the rows of all; averaged over ranks, gradients are those of one process."""
     assert torchrun("tests.training.test_distributed", "gather", str(tmp_path)) == 0

@@ -117,3 +117,26 @@ def test_a_configuration_that_cannot_be_read_is_refused_before_torch_is_imported
     assert found.returncode == 2, found.stderr
     assert found.stderr.startswith(f"error: {path}: {reason}")
     assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "select"])
+def test_videos_that_are_not_drawn_yet_are_named_with_the_remedy(
+    tmp_path: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The committed configurations work on Motion World: who forgot `draw` is told so."""
+    config = REPOSITORY / "training" / "configs" / "motion_world" / "vifi_clip.toml"
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs", "model_store"):
+        assert not (tmp_path / name).exists()
+    (tmp_path / "model_store").symlink_to(REPOSITORY / "model_store")
+    assert main([command, str(config)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: runs/motion-world/")
+    assert error.count("\n") == 1
+    if command == "train":
+        assert error.endswith(
+            "/source/train/list.csv: not drawn yet: run `python -m training draw` first\n"
+        )

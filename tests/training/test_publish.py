@@ -44,7 +44,7 @@ def test_an_artefact_is_complete_and_active(tiny_artefact: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [*manifest.files, "manifest.json"]
     )
-    assert len(manifest.files) == 8
+    assert len(manifest.files) == 9
     assert manifest.name == "tiny"
     assert manifest.frames_per_clip == FRAMES
     assert not manifest.text_tower_tuned

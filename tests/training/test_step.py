@@ -134,7 +134,8 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return int(np.cumsum([size for _, size in taken]).max())
 
 
-@pytest.mark.parametrize("coefficient", [0.5, pytest.param(0.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("coefficient", [0.5, 0.0])
 def test_interpolation_costs_one_copy_of_the_weights(coefficient: float) -> None:
     """Of all tensors alive after a step, and at its peak; CLIP's weights stay the caller's own.
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from training.data.annotations import DRAWN_FOLDER
+
 NAME = "draw"
 HELP = "draw Motion World: a small data set of labelled videos with captions"
 DESCRIPTION = (
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder",
         type=Path,
         nargs="?",
-        default=Path("runs/motion-world/videos"),
+        default=DRAWN_FOLDER,
         help="where the sets go (runs/motion-world/videos)",
     )
     parser.add_argument("--sets", nargs="+", metavar="SET", help="only these (all)")

@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="λ, one or several (an artefact's own; 0 of a run)",
     )
     add_way(how.add_argument)
+    how.add_argument(
+        "--pair-rule",
+        choices=("product", "cosine"),
+        default="product",
+        help="retrieval: with the length that a mean of unit vectors has, as Open-VCLIP and "
+        "FitCLIP; or without it, as the service's search (product)",
+    )
     how.add_argument("--templates", help="another template set than the model's")
     how.add_argument(
         "--temporal",
@@ -119,6 +126,7 @@ def run(parsed: argparse.Namespace) -> int:
             plans,
             clip_weights=[round(weight, 4) for weight in weights],
             rule=parsed.view_rule,
+            pair_rule=parsed.pair_rule,
             threads=parsed.threads,
             memory_bytes=parsed.memory_bytes,
             on_videos=bar.update,
@@ -130,6 +138,7 @@ def run(parsed: argparse.Namespace) -> int:
         results["model"][plan.protocol.title],
         way=model.way,
         rule=parsed.view_rule,
+        pair_rule=parsed.pair_rule,
         model=model.facts,
         failed=failed,
         environment=environment(model.facts.get("device", "cpu"), precision="fp32"),

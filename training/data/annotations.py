@@ -64,6 +64,10 @@ class VideoList:
         )
 
 
+DRAWN_FOLDER = Path("runs/motion-world/videos")
+"""Where `python -m training draw` puts its sets, and the committed configurations look for them."""
+
+
 def read_video_list(
     path: Path,
     *,
@@ -95,6 +99,8 @@ def read_video_list(
     Raises VideoListError, which names file, line and value: nothing there, an unknown format, a
     missing column, an empty field, a number without a name, a folder that says another class.
     """
+    if path.is_relative_to(DRAWN_FOLDER) and not path.exists():
+        raise VideoListError(f"{path}: not drawn yet: run `python -m training draw` first")
     if path.is_dir():
         videos = _folder(path, labelled=labelled)
     else:

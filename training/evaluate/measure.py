@@ -7,13 +7,14 @@ from typing import Protocol
 
 import numpy as np
 
+from service.videoclip.pooling import unit
 from training.evaluate.accuracy import Accuracy
 from training.evaluate.base_to_novel import harmonic_mean
 from training.evaluate.embedding import DEFAULT_MEMORY_BYTES, Embedded, EmbeddingError, embed_once
 from training.evaluate.model import Model
 from training.evaluate.plan import ClassPart, PairPart, Plan
 from training.evaluate.retrieval import Retrieval, retrieval
-from training.evaluate.views import ViewRule, video_vectors
+from training.evaluate.views import PairRule, ViewRule, video_vectors
 from training.evaluate.zero_shot import zero_shot
 
 Score = Accuracy | Retrieval
@@ -72,6 +73,7 @@ def measure(
     *,
     clip_weights: Sequence[float],
     rule: ViewRule = "sum_of_logits",
+    pair_rule: PairRule = "product",
     threads: int = 2,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_videos: Callable[[int], None] | None = None,
@@ -115,6 +117,8 @@ def measure(
                     if isinstance(part, PairPart):
                         vectors = video_vectors(rows, pooling=model.way.pooling)
                         texts = model.sentences(part.texts)
+                        if pair_rule == "cosine":
+                            vectors = unit(vectors)
                         scores[part.name] = retrieval(texts, vectors, part.video_of)
                         continue
                     assert classifier is not None

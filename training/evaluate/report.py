@@ -10,7 +10,7 @@ from training.evaluate.class_lists import list_hash
 from training.evaluate.measure import Measured, figures, means
 from training.evaluate.model import Way
 from training.evaluate.plan import ClassPart, Plan
-from training.evaluate.views import ViewRule
+from training.evaluate.views import PairRule, ViewRule
 from training.whole_file import write_whole
 
 SCHEMA_VERSION = 1
@@ -23,6 +23,7 @@ def document(
     *,
     way: Way,
     rule: ViewRule,
+    pair_rule: PairRule = "product",
     model: Mapping[str, Any],
     failed: Sequence[tuple[Path, str]],
     environment: Mapping[str, Any],
@@ -45,6 +46,7 @@ def document(
         "model": dict(model),
         **way.facts(),
         "view_rule": rule,
+        "pair_rule": pair_rule,
         "environment": dict(environment),
         "parts": [
             {

@@ -15,6 +15,9 @@ from service.videoclip.pooling import Pooling, combine_views, pool, unit
 #: ``mean_of_features``: Text4Vis, the mean over all views and frames, then its direction.
 #: ``sum_of_softmax``: ViFi-CLIP, and Kinetics-400 in most papers.
 ViewRule = Literal["sum_of_logits", "mean_of_features", "sum_of_softmax"]
+#: How a sentence and a video are compared. ``product``: with the vector of `video_vectors`, as
+#: Open-VCLIP and FitCLIP do. ``cosine``: the angle alone, as the index of the service does.
+PairRule = Literal["product", "cosine"]
 VIEW_RULES: tuple[ViewRule, ...] = ("sum_of_logits", "mean_of_features", "sum_of_softmax")
 
 

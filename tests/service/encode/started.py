@@ -1,6 +1,6 @@
 """A started encoder of the small artefact, and what its weights should give."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import psutil
 
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots, Slot, map_slot
+from service.videoclip.golden import Outputs
 from service.videoclip.interpolation import interpolate
 from tests.service.small_artefact import FRAMES, SIZE, Arrays, publish, weights
 
@@ -28,6 +29,7 @@ async def running(
     tuned: Arrays = TUNED,
     video_graph: bytes | None = None,
     module: str | None = None,
+    golden: Mapping[float, Outputs] | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[EncoderProcess, FrameSlots]]:
     """A started encoder of the small artefact, ended afterwards; `module` runs in its worker."""
@@ -37,6 +39,7 @@ async def running(
         tuned=tuned,
         text_tower_tuned=text_tower_tuned,
         video_graph=video_graph,
+        golden=golden,
     )
     slots = FrameSlots(4, slot_bytes=1 << 20)
     folder = root / manifest.name / manifest.revision

@@ -232,6 +232,19 @@ def test_who_left_is_not_taken_and_not_counted() -> None:
     assert made.take(0.0) is None
 
 
+def test_the_oldest_work_tells_its_age() -> None:
+    """Of each kind, of what still waits for an answer to any of its rows."""
+    made = batcher()
+    assert made.oldest_seconds("clips", 10.0) == 0.0
+    old, young = work(arrived=1.0), work(arrived=4.0)
+    for each in (young, old, work(TEXTS, arrived=2.0)):
+        made.add(each)
+    assert made.oldest_seconds("clips", 10.0) == 9.0
+    assert made.oldest_seconds("texts", 10.0) == 8.0
+    old.future.cancel()
+    assert made.oldest_seconds("clips", 10.0) == 6.0
+
+
 def test_work_at_weights_that_a_device_lacks_waits_or_is_for_others() -> None:
     """Work at the others goes on."""
     made = batcher()

@@ -91,8 +91,12 @@ async def test_clips_of_several_requests_run_together(tmp_path: Path) -> None:
         metrics = Metrics()
         BatchInstruments(metrics)(records[0])
         text = metrics.render().decode()
-        assert 'vtag_encoder_batches_total{kind="clips",reason="idle"} 1.0' in text
-        assert 'vtag_encoder_batch_size_bucket{kind="clips",le="8.0"} 1.0' in text
+        assert 'vtag_batch_dispatch_total{kind="clips",reason="idle"} 1.0' in text
+        assert 'vtag_batch_items_bucket{kind="clips",le="8.0"} 1.0' in text
+        assert records[0].fill == 8 / 64
+        assert 'vtag_batch_fill_ratio_bucket{kind="clips",le="0.2"} 1.0' in text
+        [station] = encoder.stations
+        assert station.busy_seconds >= records[0].seconds - 0.01
 
 
 async def test_one_bad_clip_fails_and_its_neighbours_are_answered(tmp_path: Path) -> None:

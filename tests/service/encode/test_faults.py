@@ -173,7 +173,7 @@ async def test_weights_that_do_not_work_are_refused(
     tmp_path: Path, change: Arrays, words: str
 ) -> None:
     """NaN, another shape, another key: the artefact is not served, and the line says why."""
-    manifest = publish(tmp_path, clip=CLIP, tuned={**TUNED, **change}, activate=False)
+    manifest = publish(tmp_path, clip=CLIP, tuned={**TUNED, **change}, activate=False, golden={})
     slots = FrameSlots(1, slot_bytes=1 << 16)
     folder = tmp_path / manifest.name / manifest.revision
     encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1)
@@ -186,7 +186,7 @@ async def test_weights_that_do_not_work_are_refused(
 async def test_a_lambda_that_does_not_work_keeps_the_old_one(tmp_path: Path) -> None:
     """One end point is NaN: λ = 1 serves, every other λ is refused and changes nothing."""
     bad = {**TUNED, "visual.bias": np.full(8, np.nan, np.float32)}
-    manifest = publish(tmp_path, clip=CLIP, tuned=bad, activate=False)
+    manifest = publish(tmp_path, clip=CLIP, tuned=bad, activate=False, golden={})
     slots = FrameSlots(1, slot_bytes=1 << 16)
     folder = tmp_path / manifest.name / manifest.revision
     encoder = EncoderProcess(folder, manifest=manifest, slots=slots, threads=1, clip_weight=1.0)

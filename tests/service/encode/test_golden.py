@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.encode.device import CPU
+from service.encode.device import CPU, Device
 from service.encode.golden import bad_rows, check
 from service.encode.runtime import Model, Network, Tower
+from service.videoclip.golden import GoldenOutputs, Outputs, VariantError
 from service.videoclip.manifest import ArtefactError, Manifest
 from tests.service.encode.started import CLIP, TUNED
 from tests.service.small_artefact import publish
@@ -88,6 +89,49 @@ def test_another_shape_is_refused(made: tuple[Network, Manifest]) -> None:
     short = _with(network, video=lambda values: network.video(values)[:, :1])
     with pytest.raises(ArtefactError, match=r"expected output \(1, 3, 8\), found \(1, 1, 8\)"):
         check(short, manifest=manifest, precision="float32")
+
+
+def _published(network: Network, manifest: Manifest) -> GoldenOutputs:
+    golden = check(network, manifest=manifest, precision="float32")
+    outputs = {network.clip_weight: Outputs(golden.video, golden.text)}
+    return GoldenOutputs(outputs, {"int8": VariantError(video=0.1, text=0.0)})
+
+
+@pytest.mark.parametrize("tower", ["video", "text"])
+def test_other_values_than_published_are_refused(
+    made: tuple[Network, Manifest], tower: str
+) -> None:
+    """Of either tower, however consistent they are; at a λ of which nothing is published, not."""
+    network, manifest = made
+    published = _published(network, manifest)
+    check(network, manifest=manifest, precision="float32", published=published)
+    right: Tower = getattr(network, tower)
+    other = _with(network, **{tower: lambda values: right(values) * np.float32(1.002)})
+    line = rf"{tower}_encoder at clip_weight 0\.5: expected .*what was published, to 0\.001 "
+    with pytest.raises(ArtefactError, match=line):
+        check(other, manifest=manifest, precision="float32", published=published)
+    elsewhere = GoldenOutputs({0.25: published.outputs[0.5]})
+    check(other, manifest=manifest, precision="float32", published=elsewhere)
+
+
+def test_fewer_bits_may_be_as_far_away_as_when_they_were_published(
+    made: tuple[Network, Manifest],
+) -> None:
+    """What was measured then is added to what machines differ by; CUDA may multiply in TF32."""
+    network, manifest = made
+    published = _published(network, manifest)
+
+    def by(factor: float) -> Network:
+        scale = np.float32(factor)
+        return _with(network, video=lambda values: network.video(values) * scale)
+
+    check(by(1.14), manifest=manifest, precision="int8", published=published)
+    with pytest.raises(ArtefactError, match=r"to 0\.15 of the largest value"):
+        check(by(1.16), manifest=manifest, precision="int8", published=published)
+    cuda = Device("cuda")
+    check(by(1.015), manifest=manifest, precision="float32", published=published, device=cuda)
+    with pytest.raises(ArtefactError, match=r"to 0\.02 of the largest value"):
+        check(by(1.025), manifest=manifest, precision="float32", published=published, device=cuda)
 
 
 def test_bad_rows_are_named() -> None:

@@ -239,7 +239,7 @@ async def test_a_named_lambda_that_does_not_compute_is_refused(tmp_path: Path) -
     """NaN at one end: λ = 1 serves on, another one is refused by name."""
     bad = {**TUNED, "visual.bias": np.full(8, np.nan, np.float32)}
     async with (
-        running(tmp_path, tuned=bad, clip_weight=1.0) as (encoder, slots),
+        running(tmp_path, tuned=bad, clip_weight=1.0, golden={}) as (encoder, slots),
         slots.lease(SHAPE) as slot,
     ):
         fill(slots, slot)

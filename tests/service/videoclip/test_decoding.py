@@ -100,6 +100,7 @@ def test_threads_change_nothing(tmp_path: Path, threads: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_good_film_is_not_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow way is for files that need it: here it must not be taken."""
 

@@ -44,6 +44,7 @@ def artefact() -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_video_is_decoded_once_for_all_models_lambdas_and_plans(
     videos: Path, artefact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def ensemble(student_share: float) -> Any:
     return authors.plain({**mixed, "logit_scale": clip["logit_scale"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip_weight", "student_share"), [(None, STUDENT_SHARE), (0.0, 1.0), (1.0, 0.0)]
 )
@@ -92,6 +93,7 @@ def test_the_graphs_are_the_authors_ensemble(
     np.testing.assert_allclose(model.classifier(authors.LABELS), texts.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_how_the_authors_used_it(artefact: Path) -> None:
     """4 frames, 48 templates, λ 0.6, CLIP's logit scale, bicubic on tensors."""
     manifest = load_manifest(artefact)

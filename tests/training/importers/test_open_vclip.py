@@ -75,6 +75,7 @@ def artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return authors.published("open_vclip", path, tiny_artefact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_weight", [0.0, 0.5, 1.0])
 def test_video_vectors_are_those_of_the_formula(artefact: Path, clip_weight: float) -> None:
     """Exported graphs at λ: the mean of unit frame vectors under neighbour attention."""
@@ -86,6 +87,7 @@ def test_video_vectors_are_those_of_the_formula(artefact: Path, clip_weight: flo
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_weight", [0.0, 1.0])
 def test_classifiers_are_clips_at_every_weight(artefact: Path, clip_weight: float) -> None:
     """28 templates through the original text tower, as the authors' frozen classifier."""
@@ -95,6 +97,7 @@ def test_classifiers_are_clips_at_every_weight(artefact: Path, clip_weight: floa
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_how_the_authors_used_it(artefact: Path) -> None:
     """Neighbour attention, 3 clips of 8 frames, their resize, λ 0.5, where it came from."""
     manifest = load_manifest(artefact)

@@ -116,6 +116,7 @@ def prompted(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return authors.published("vifi_clip", path, tiny_artefact, "--frames", "4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_weight", [0.0, 0.5])
 def test_prompted_vectors_are_those_of_the_formula(prompted: Path, clip_weight: float) -> None:
     """Exported graphs: the unit mean of frame vectors with deep prompts among the tokens."""
@@ -128,6 +129,7 @@ def test_prompted_vectors_are_those_of_the_formula(prompted: Path, clip_weight: 
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prompted_labels_are_those_of_the_formula(prompted: Path) -> None:
     """Exported graphs: start, context, label and full stop, with deep prompts in their places."""
     with torch.no_grad():
@@ -137,6 +139,7 @@ def test_prompted_labels_are_those_of_the_formula(prompted: Path) -> None:
     np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_manifest_of_prompts(prompted: Path) -> None:
     """Their number and depth, their template, ImageNet's statistics, 256 of 224, λ 0."""
     manifest = load_manifest(prompted)

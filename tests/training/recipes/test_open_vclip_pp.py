@@ -330,6 +330,7 @@ def test_clips_without_classes_are_refused(tokenizer: Tokenizer) -> None:
         make(tokenizer)(replace(batch(tokenizer), labels=None))
 
 
+@pytest.mark.slow
 def test_a_trained_one_is_published_and_answers(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """The exported graphs give the trained network's scores for free text."""
     recipe = make(tokenizer)

@@ -177,6 +177,7 @@ def test_only_the_visual_side_learns(tokenizer: Tokenizer, head: str) -> None:
     assert (1.0 in factors.values()) == (head == "t-trans")
 
 
+@pytest.mark.slow
 def test_discriminants_see_clip_without_the_head(tokenizer: Tokenizer) -> None:
     """LDA's rows do not depend on the head, nor on what the network has learnt since."""
     plain = make(tokenizer, classifier="lda", temporal_head="none").classifier.rows
@@ -207,6 +208,7 @@ def test_discriminants_ask_for_examples(tokenizer: Tokenizer) -> None:
         assert make(tokenizer, classifier=kind).examples_per_class == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_batch_is_learnt_by_heart(tokenizer: Tokenizer, head: str) -> None:
     """With every head the loss falls to a part of what it was, and the texts are untouched."""

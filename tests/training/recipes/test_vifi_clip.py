@@ -200,6 +200,7 @@ def test_the_papers_objective_leaves_the_batch(tokenizer: Tokenizer) -> None:
     assert recipe.prepare(data, np.random.default_rng(0)) is data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
