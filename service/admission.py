@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from service.errors import ApiError
 from service.metrics import Metrics
+from service.tracing import span
 
 _SMOOTHING = 0.1  # weight of the newest interval in the running mean
 _STEP = 1.2  # by which the quantile of durations moves at most with a request
@@ -21,6 +24,12 @@ _MOST_MARGIN = 0.6
 _SPREAD = 0.2  # Retry-After is spread by this share, so that clients do not come back together
 _MOST_RETRY_SECONDS = 60
 _KEPT_SECONDS = 0.5  # for a body that is on its way; who is slower holds no place meanwhile
+# A caller may hold this many places for each one that is free (dynamic thresholds, Choudhury and
+# Hahne, IEEE/ACM ToN 6/2, 1998): three quarters of a lane alone, 3/7 beside another who wants more.
+_SHARE = 3
+
+caller_var: ContextVar[str | None] = ContextVar("caller", default=None)
+"""Who made the request that is being worked on, where callers share lanes; None: nobody shares."""
 
 
 @dataclass
@@ -34,7 +43,8 @@ class _Lane:
         pace_seconds: mean time from one end to the next while all workers had work.
         work_seconds: what nearly all requests take beyond the wait that was predicted for them.
         ended: when the last one ended, if all workers had work from then on.
-        kept: places for requests whose body is being received -> until when.
+        kept: places for requests whose body is being received -> until when, and whose.
+        held: by caller, requests in it.
     """
 
     limit: int
@@ -43,16 +53,21 @@ class _Lane:
     pace_seconds: float = 0.0
     work_seconds: float = 0.0
     ended: float | None = None
-    kept: dict[object, float] = field(default_factory=dict)
+    kept: dict[object, tuple[float, str | None]] = field(default_factory=dict)
+    held: Counter[str | None] = field(default_factory=Counter)
 
     def taken(self, now: float) -> int:
         """Return how many places are not free: requests in it, and those kept for some."""
         while self.kept:
-            oldest, until = next(iter(self.kept.items()))
+            oldest, (until, _) = next(iter(self.kept.items()))
             if until > now:
                 break
             del self.kept[oldest]
         return self.in_flight + len(self.kept)
+
+    def held_by(self, caller: str) -> int:
+        """Return how many places are his, with those that are kept for him."""
+        return self.held[caller] + sum(whose == caller for _, whose in self.kept.values())
 
     def note(self, now: float, *, taken: float, waited: float) -> None:
         """Learn from a request that has just left."""
@@ -100,10 +115,8 @@ class Admission:
     def watch(self, backlog_seconds: Callable[[str], float]) -> None:
         """Ask `backlog_seconds(lane)` how much accepted work is ahead of a new request."""
         self._backlog_seconds = backlog_seconds
-        self._metrics.watch_gauge(
+        self._metrics.watch(
             "vtag_predicted_wait_seconds",
-            "Time until a request sent now would be worked on.",
-            "lane",
             lambda: {name: self.predicted_seconds(name) for name in self._lanes},
         )
 
@@ -152,6 +165,7 @@ class Admission:
                 limit=found.limit,
                 retry_after_seconds=_retry_after(found.pace_seconds * taken / 2),
             )
+        self._require_share(found, taken)
         if seconds is None or taken == 0:
             return
         margin = min(found.work_seconds, _MOST_MARGIN * seconds)
@@ -166,6 +180,21 @@ class Admission:
                 retry_after_seconds=_retry_after(needed - seconds),
             )
 
+    def _require_share(self, found: _Lane, taken: int) -> None:
+        """Leave places to others: one caller must not keep all of them waiting outside."""
+        caller = caller_var.get()
+        if caller is None:
+            return
+        held = found.held_by(caller)
+        if held and held >= _SHARE * (found.limit - taken):
+            self._metrics.rejected.labels("share").inc()
+            raise ApiError(
+                "too_many_at_once",
+                f"This key has {held} of {found.limit} places; those that are free are for others.",
+                limit=held,
+                retry_after_seconds=_retry_after(found.pace_seconds),
+            )
+
     @contextmanager
     def keep(self, lane: str, *, seconds: float | None = None) -> Iterator[None]:
         """Keep one place in a lane, for a moment, while the body of a request is received.
@@ -178,7 +207,7 @@ class Admission:
         self.check(lane, seconds=seconds)
         kept = self._lanes[lane].kept
         place = object()
-        kept[place] = self._clock() + _KEPT_SECONDS
+        kept[place] = self._clock() + _KEPT_SECONDS, caller_var.get()
         try:
             yield
         finally:
@@ -193,18 +222,25 @@ class Admission:
             seconds: what is left to the request; None: it has no deadline.
 
         Raises:
-            ApiError: ``draining`` or ``saturated``, both 503 with ``Retry-After``.
+            ApiError: ``draining`` or ``saturated``, both 503, or ``too_many_at_once``, 429: the
+                caller has so many places that the rest is left to others. With ``Retry-After``.
         """
-        self.check(lane, seconds=seconds)
+        with span("admission", {"vtag.lane": lane}):
+            self.check(lane, seconds=seconds)
         found = self._lanes[lane]
         waited = self.predicted_seconds(lane)
         began = self._clock()
+        caller = caller_var.get()
+        found.held[caller] += 1
         found.in_flight += 1
         self._metrics.in_flight.labels(lane).set(found.in_flight)
         try:
             yield
         finally:
             found.in_flight -= 1
+            found.held[caller] -= 1
+            if not found.held[caller]:
+                del found.held[caller]
             self._metrics.in_flight.labels(lane).set(found.in_flight)
             now = self._clock()
             found.note(now, taken=now - began, waited=waited)

@@ -121,6 +121,11 @@ class KeyFile:
         """Return whose key this is now; see `Keyring.find`."""
         return self._keyring.find(key)
 
+    @property
+    def are_several(self) -> bool:
+        """Whether there is more than one key: somebody to share with."""
+        return len(self._keyring) > 1
+
     def start(self) -> None:
         """Begin to look."""
         self._task = asyncio.create_task(self._watch(), name="key-watch")

@@ -10,23 +10,17 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service import engine
+from service import engine, tracing
 from service.activation import Activation
 from service.encode.supervision import EncoderError
 from service.engine import Engine, EngineMaker
-from service.index.embedded import EmbeddedPostgres
+from service.index.choice import choose_index
 from service.index.postgres import PostgresIndex
 from service.index.video_index import IndexSetupError, VideoIndex
-from service.jobs import evaluation_plan, reindex_plan
-from service.jobs.lambda_evaluation import LambdaEvaluation
-from service.jobs.material import MaterialFolders
-from service.jobs.records import JobRecords
-from service.jobs.reindex import Reindex
-from service.jobs.runner import Jobs
+from service.job_setup import open_jobs
 from service.jobs.webhook_choice import open_webhooks
 from service.kept_clip_weight import KeptClipWeight
 from service.media.choice import open_library
-from service.media.library import MediaLibrary
 from service.metrics import Metrics
 from service.routes import documents, doorway, paths, problems
 from service.routes.parts import Parts, Progress
@@ -64,13 +58,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.begin()
-        door.open()
-        try:
-            yield
-        finally:
-            await service.stop()
-            await door.close()
+        async with tracing.exporting(settings.otlp_endpoint):
+            service.begin()
+            door.open()
+            try:
+                yield
+            finally:
+                await service.stop()
+                await door.close()
 
     app = FastAPI(
         title="vtag",
@@ -136,9 +131,7 @@ class Service:
 
     async def _start(self) -> None:
         try:
-            parts = await self._join()
-            self._stack.push_async_callback(parts.fetcher.close)
-            self.progress.parts = parts
+            self.progress.parts = await self._join()
         except ArtefactError as error:
             self.progress.failure = f"VTAG_MODEL_STORE: {self._settings.model_store}: {error}"
         except _OPERATOR_ERRORS as error:
@@ -161,8 +154,9 @@ class Service:
             reserve_bytes=settings.spool_reserve_bytes,
         )
         spool.open()
+        self._metrics.watch("vtag_spool_bytes", spool.disk)
         store = ArtefactStore(settings.model_store)
-        index = self._index or self._postgres(folder)
+        index = self._index or choose_index(settings, data_dir=folder.path)
         self._stack.push_async_callback(index.close)
         starts: dict[str, Callable[[], Awaitable[None]]] = {"index": index.start}
         kept = KeptClipWeight(folder.path / "lambda.json")
@@ -182,12 +176,7 @@ class Service:
         await first.tagger.warm()
         engine.watch(self._metrics, lambda: serving.engine)
         self.admission.watch(lambda lane: serving.engine.backlog_seconds(lane))
-        self._metrics.watch_gauge(
-            "vtag_engines",
-            "Artefacts in memory: more than one while one replaces another.",
-            "state",
-            lambda: {"resident": serving.resident},
-        )
+        self._metrics.watch("vtag_engines", lambda: {"resident": serving.resident})
         parts = self._parts(serving, spool, store, index, kept)
         parts.activation = Activation(
             store,
@@ -211,9 +200,11 @@ class Service:
             watch.start()
         if isinstance(index, PostgresIndex):
             parts.media = await self._stack.enter_async_context(
-                open_library(settings, data_dir=folder.path, database=index.database)
+                open_library(settings, folder=folder, database=index.database)
             )
-            parts.jobs = await self._jobs(folder, index, serving, media=parts.media)
+            parts.jobs = await self._stack.enter_async_context(
+                open_jobs(parts, serving=serving, index=index, folder=folder.path / "jobs")
+            )
             parts.webhooks = await self._stack.enter_async_context(
                 open_webhooks(settings, database=index.database, metrics=self._metrics)
             )
@@ -233,6 +224,8 @@ class Service:
         kept: KeptClipWeight,
     ) -> Parts:
         show(serving.present, self._metrics)
+        fetcher = doorway.fetcher(self._settings)
+        self._stack.push_async_callback(fetcher.close)  # before jobs: they fetch until they end
         return Parts(
             settings=self._settings,
             metrics=self._metrics,
@@ -243,7 +236,7 @@ class Service:
             serving=serving,
             kept=kept,
             answers=doorway.kept_answers(self._settings, index),
-            fetcher=doorway.fetcher(self._settings),
+            fetcher=fetcher,
         )
 
     def _text_cache(self) -> TextCache:
@@ -252,41 +245,6 @@ class Service:
             capacity=self._settings.text_cache_entries,
             redis_url=None if redis is None else redis.get_secret_value(),
         )
+        cache.observe = lambda op, took: self._metrics.redis_seconds.labels(op).observe(took)
         self._stack.push_async_callback(cache.close)
         return cache
-
-    def _postgres(self, folder: StateFolder) -> PostgresIndex:
-        settings = self._settings
-        dsn: str | EmbeddedPostgres = EmbeddedPostgres(folder.path / "postgres")
-        if settings.database_url is not None:
-            dsn = settings.database_url.get_secret_value()
-        few, memory = settings.exact_search_segments, settings.graph_memory_bytes
-        return PostgresIndex(dsn, exact_segments=few, graph_memory_bytes=memory)
-
-    async def _jobs(
-        self,
-        folder: StateFolder,
-        index: PostgresIndex,
-        serving: Serving,
-        *,
-        media: MediaLibrary | None,
-    ) -> Jobs:
-        settings = self._settings
-        folders = MaterialFolders(folder.path / "jobs")
-        cache_bytes = settings.evaluation_cache_bytes
-        evaluation = LambdaEvaluation(serving.evaluating, cache_bytes=cache_bytes)
-        grace = settings.request_timeout_seconds
-        reindex = Reindex(serving.evaluating, media=media, grace_seconds=grace)
-        jobs = Jobs(
-            JobRecords(index.database, owner=folders.open()),
-            folders=folders,
-            handlers={evaluation_plan.KIND: evaluation, reindex_plan.KIND: reindex},
-            explain=problems.explain,
-            max_running=settings.max_running_jobs,
-            max_waiting=settings.max_waiting_jobs,
-            history_seconds=settings.job_history_seconds,
-            metrics=self._metrics,
-        )
-        self._stack.push_async_callback(jobs.stop)
-        await jobs.start()
-        return jobs

@@ -13,11 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from service.channel import FRAME, MAX_HEADER_BYTES, Header, encode_message
+from service.logs import to_child
 
 _SOURCES = str(Path(__file__).resolve().parent.parent)
 
@@ -100,7 +103,7 @@ class Child:
             process = subprocess.Popen(  # noqa: S603 - our interpreter, our module
                 [
                     *(sys.executable, "-P", "-m", "service.child_main"),
-                    *(str(theirs.fileno()), str(os.getpid()), module),
+                    *(str(theirs.fileno()), str(os.getpid()), to_child(), module),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -126,6 +129,11 @@ class Child:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, negative: the signal that ended it; None: it runs."""
+        return self._process.returncode if self._ended.is_set() else None
 
     @property
     def alive(self) -> bool:
@@ -239,6 +247,17 @@ class Child:
                 if not waiting.done():
                     taken = number in self._taken
                     waiting.set_exception(ChildDiedError(self._name, status=status, taken=taken))
+
+
+def resident_bytes(pids: Iterable[int | None]) -> int:
+    """Return the memory that those of the processes take that run."""
+    total = 0
+    for pid in pids:
+        try:
+            total += 0 if pid is None else psutil.Process(pid).memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it has just ended
+    return total
 
 
 def _parse(text: bytes) -> Header:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from service.child import resident_bytes
+from service.decode.instruments import watch_decoders
 from service.decode.pool import DecodePool
-from service.encode.instruments import BatchInstruments, watch_devices
+from service.encode.instruments import BatchInstruments, watch_encoder
 from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
 from service.index.video_index import VideoIndex
@@ -39,7 +41,9 @@ class Engine:
 
     def evaluation_tools(self, index: VideoIndex) -> EvaluationTools:
         """What evaluations of λ work with."""
-        return EvaluationTools(self.encoder, self.decoder, self.slots, self.labels, index)
+        return EvaluationTools(
+            self.encoder, self.decoder, self.slots, self.labels, index, self.tagger
+        )
 
     def states(self) -> Mapping[str, str]:
         """How each component is doing now: ``ok``, ``degraded``, ``stuck`` or ``down``."""
@@ -106,6 +110,11 @@ class EngineMaker:
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics
+        if metrics is not None:
+            running = settings.runtime, settings.precision, settings.device
+            metrics.encoder.info(
+                dict(zip(("runtime", "precision", "device"), running, strict=True))
+            )
         self._settings = settings
         self._store = store
         self._kept = kept
@@ -186,99 +195,34 @@ def watch(metrics: Metrics, now: Callable[[], Engine]) -> None:
     After another artefact was activated they are those of its engine: counters begin again, as
     they do after a restart.
     """
-    metrics.watch_gauge(
-        "vtag_decode_workers",
-        "Decode workers by state.",
-        "state",
-        lambda: {"busy": now().decoder.busy, "alive": now().decoder.alive},
-    )
-    metrics.watch_gauge(
-        "vtag_decode_sandbox",
-        "1 if decode workers were seen to be refused sockets and processes, or foreign files.",
-        "layer",
-        lambda: {
-            "system_calls": float(now().decoder.protection.system_calls),
-            "files": float(now().decoder.protection.files),
-        },
-    )
-    metrics.watch_gauge(
-        "vtag_decode_backlog_seconds",
-        "Predicted time until a video sent now begins to decode.",
-        "stage",
-        lambda: {"decode": now().decoder.backlog_seconds},
-    )
-    metrics.watch_gauge(
-        "vtag_decode_prediction_ratio",
-        "Actual decoding time over the predicted one, of the last videos.",
-        "quantile",
-        lambda: now().decoder.costs.quantiles(),
-    )
-    metrics.watch_gauge(
+    watch_decoders(metrics, lambda: now().decoder)
+    watch_encoder(metrics, lambda: now().encoder)
+    metrics.watch(
         "vtag_frame_slots",
-        "Frame slots by state.",
-        "state",
         lambda: {"in_use": now().slots.in_use, "waited_for": now().slots.waiting},
     )
-    metrics.watch_gauge(
+    metrics.watch(
         "vtag_frame_arena_bytes",
-        "Memory that decoded frames take.",
-        "kind",
         lambda: {
             "resident": now().slots.resident_bytes,
             "windows": now().decoder.window_bytes,
         },
     )
-    metrics.watch_gauge(
-        "vtag_worker_silence_seconds",
-        "Time since a worker answered anything (of several, the one silent longest); an idle one"
-        " is asked every few seconds.",
-        "worker",
-        lambda: {"encoder": max(each.silent_seconds for each in now().encoder.stations)},
-    )
-    metrics.watch_counter(
+    metrics.watch(
         "vtag_worker_restarts",
-        "Workers that died or were killed, and were replaced.",
-        "worker",
         lambda: {"encoder": now().encoder.restarts, "decoder": now().decoder.replaced},
     )
-    watch_devices(metrics, lambda: now().encoder.stations)
-    metrics.watch_gauge(
-        "vtag_encoder_backlog_seconds",
-        "Predicted time until clips or texts that came now would be encoded.",
-        "stage",
-        lambda: {"encode": now().encoder.backlog_seconds},
+    metrics.watch(
+        "vtag_worker_memory_bytes",
+        lambda: {
+            "encoder": resident_bytes(one.worker.pid for one in now().encoder.stations),
+            "decoder": resident_bytes(now().decoder.pids),
+        },
     )
-    metrics.watch_gauge(
-        "vtag_encoder_waiting",
-        "Clips and texts that wait for the encoder.",
-        "kind",
-        lambda: {kind: now().encoder.batcher.waiting_rows(kind) for kind in ("clips", "texts")},
-    )
-    metrics.watch_gauge(
-        "vtag_encoder_batch_cap",
-        "Largest batch that fits into the memory of the device: clips, and tokens of texts.",
-        "kind",
-        lambda: {kind: cap.value for kind, cap in now().encoder.batcher.caps.items()},
-    )
-    metrics.watch_gauge(
-        "vtag_resident_lambdas",
-        "Lambdas whose weights are in the encoder.",
-        "use",
-        lambda: {"requests": len(now().encoder.resident_clip_weights)},
-    )
-    metrics.watch_counter(
-        "vtag_text_cache_requests",
-        "Text vectors by where they came from.",
-        "result",
-        lambda: _texts(now().cache),
-    )
+    metrics.watch("vtag_text_cache_requests", lambda: _texts(now().cache))
+    metrics.watch("vtag_text_cache_entries", lambda: {"": now().cache.entries})
     if now().has_redis:
-        metrics.watch_gauge(
-            "vtag_redis_up",
-            "1 if the last call of Redis succeeded.",
-            "use",
-            lambda: {"text_cache": float(not now().cache.degraded)},
-        )
+        metrics.watch("vtag_redis_up", lambda: {"text_cache": float(not now().cache.degraded)})
 
 
 def _texts(cache: TextCache) -> Mapping[str, float]:
@@ -287,4 +231,5 @@ def _texts(cache: TextCache) -> Mapping[str, float]:
         "redis": cache.redis_hits,
         "miss": cache.computed,
         "redis_error": cache.redis_failures,
+        "redis_corrupt": cache.corrupt,
     }

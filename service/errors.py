@@ -68,7 +68,6 @@ PROBLEMS: Mapping[str, Kind] = {
     "unknown_template_set": Kind(422, "No such template set"),
     "model_not_served": Kind(422, "This model is not being served"),
     "lambda_not_resident": Kind(422, "This lambda is not being served"),
-    "invalid_clip_weight": Kind(422, "Lambda is outside [0, 1]"),
     "invalid_embedding": Kind(422, "Embedding cannot be used"),
     "invalid_sampling": Kind(422, "Sampling options cannot be used"),
     "invalid_segments": Kind(422, "Segment options cannot be used"),

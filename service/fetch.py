@@ -38,6 +38,7 @@ class Fetcher:
         hosts: rules, see `service.hosts.host_rules`; empty: nothing is fetched.
         plain_http: whether http:// may be fetched too.
         seconds: longest fetching of one video, redirects included.
+        internal: ``host:port`` of servers that need not be public, see `UrlGuard`.
         resolver: how names become addresses.
         transport: what connects; requests that reach it have an address for a host.
     """
@@ -48,14 +49,30 @@ class Fetcher:
         hosts: tuple[str, ...],
         plain_http: bool,
         seconds: float,
+        internal: frozenset[str] = frozenset(),
         resolver: Resolve = resolve,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._guard = UrlGuard(hosts=hosts, plain_http=plain_http, resolver=resolver)
+        self._guard = UrlGuard(
+            hosts=hosts, plain_http=plain_http, internal=internal, resolver=resolver
+        )
         self._seconds = seconds
         self._transport = transport
-        if transport is None and hosts:
+        if transport is None and (hosts or internal):
             self._transport = own_transport()
+
+    def check(self, url: str, *, param: str) -> None:
+        """Refuse a URL that would never be fetched; nothing is resolved or connected for it.
+
+        Raises:
+            ApiError: ``url_not_allowed``.
+        """
+        if self._transport is None:
+            raise _off(param)
+        try:
+            self._guard.parse(url)
+        except UrlRefusedError as error:
+            raise _refused(error.detail, param) from None
 
     async def fetch(self, url: str, into: SpoolFile, *, param: str) -> None:
         """Write the bytes that `url` names into `into`.
@@ -65,7 +82,7 @@ class Fetcher:
                 ``body_too_large`` or ``spool_full``.
         """
         if self._transport is None:
-            raise _refused("This service does not fetch URLs; send the bytes.", param)
+            raise _off(param)
         client = httpx.AsyncClient(
             transport=LentTransport(self._transport),
             trust_env=False,
@@ -125,6 +142,10 @@ async def _receive(response: httpx.Response, into: SpoolFile, param: str) -> Non
         into.feed(chunk)
         await into.drain()
     await into.drain(everything=True)
+
+
+def _off(param: str) -> ApiError:
+    return _refused("This service does not fetch URLs; send the bytes.", param)
 
 
 def _refused(detail: str, param: str) -> ApiError:

@@ -38,13 +38,22 @@ under it; or the answer."""
 
 
 class KeptAnswers(Protocol):
-    """Where answers are kept. A key is a digest, an attempt a name of one request under it."""
+    """Where answers are kept. A key is a digest, an attempt a name of one request under it.
+
+    Attributes:
+        lease_seconds: how long a key is taken for an attempt that is not renewed.
+    """
+
+    lease_seconds: float
 
     async def begin(self, key: bytes, *, attempt: str) -> Found:
         """Take the key for this attempt if it is free."""
 
     async def finish(self, key: bytes, *, attempt: str, answer: KeptAnswer) -> None:
         """Keep the answer of this attempt."""
+
+    async def renew(self, key: bytes, *, attempt: str) -> None:
+        """The attempt goes on: begin its lease anew."""
 
     async def release(self, key: bytes, *, attempt: str) -> None:
         """Free the key: the attempt came to nothing that is worth keeping."""
@@ -60,7 +69,7 @@ class AnswersInMemory:
 
     Args:
         seconds: how long an answer is kept.
-        lease_seconds: how long an attempt may take.
+        lease_seconds: how long a key is taken for an attempt that is not renewed.
         most: answers kept; the oldest goes first.
         clock: seconds that never go back.
     """
@@ -74,7 +83,7 @@ class AnswersInMemory:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = seconds
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._most = most
         self._clock = clock
         # key -> attempt, end of the lease or of the answer's life, answer
@@ -86,13 +95,19 @@ class AnswersInMemory:
         _, end, answer = self._kept.get(key, ("", now, None))
         if end > now:
             return "busy" if answer is None else answer
-        self._put(key, (attempt, now + self._lease_seconds, None))
+        self._put(key, (attempt, now + self.lease_seconds, None))
         return "new"
 
     async def finish(self, key: bytes, *, attempt: str, answer: KeptAnswer) -> None:
         """Keep the answer of this attempt."""
         if self._kept.get(key, ("", 0.0, None))[0] == attempt:
             self._put(key, (attempt, self._clock() + self._seconds, answer))
+
+    async def renew(self, key: bytes, *, attempt: str) -> None:
+        """Begin the lease of this attempt anew."""
+        owner, _, answer = self._kept.get(key, ("", 0.0, None))
+        if owner == attempt and answer is None:
+            self._put(key, (attempt, self._clock() + self.lease_seconds, None))
 
     async def release(self, key: bytes, *, attempt: str) -> None:
         """Free the key."""
@@ -114,7 +129,8 @@ class AnswersInPostgres:
     Args:
         database: started.
         seconds: how long an answer is kept.
-        lease_seconds: how long an attempt may take; then its process is taken for dead.
+        lease_seconds: how long a key is taken for an attempt that is not renewed; then its process
+            is taken for dead.
         most: rows; those that would expire first go first.
     """
 
@@ -128,7 +144,7 @@ class AnswersInPostgres:
     ) -> None:
         self._database = database
         self._seconds = seconds
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._most = most
         self._swept = -_SWEEP_SECONDS
 
@@ -149,8 +165,8 @@ class AnswersInPostgres:
                 " OR (a.status IS NULL AND a.locked_until <= now()) RETURNING attempt",
                 key,
                 attempt,
-                self._lease_seconds,
-                self._lease_seconds + self._seconds,
+                self.lease_seconds,
+                self.lease_seconds + self._seconds,
             )
             if taken is not None:
                 return "new"
@@ -179,6 +195,18 @@ class AnswersInPostgres:
                 [list(header) for header in answer.headers],
                 answer.body,
                 self._seconds,
+            )
+        )
+
+    async def renew(self, key: bytes, *, attempt: str) -> None:
+        """Begin the lease of this attempt anew."""
+        await self._database.run(
+            lambda c: c.execute(
+                "UPDATE answers SET locked_until = now() + $3 * interval '1 s'"
+                " WHERE key = $1 AND attempt = $2 AND status IS NULL",
+                key,
+                attempt,
+                self.lease_seconds,
             )
         )
 

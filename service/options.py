@@ -35,7 +35,7 @@ def require_clip_weight(clip_weight: float) -> None:
     """
     if not (math.isfinite(clip_weight) and 0.0 <= clip_weight <= 1.0):
         raise OptionError(
-            "invalid_clip_weight",
+            "invalid_request",
             "lambda must be a number from 0 to 1.",
             param="lambda",
             limit=1.0,

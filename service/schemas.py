@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +34,7 @@ def _printable(text: str) -> str:
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_printable)]
 Integer = Annotated[int, Field(ge=-_MAX_INTEGER, le=_MAX_INTEGER)]
 Scalar = bool | Integer | float | Text | None
 Metadata = Annotated[dict[Key, Scalar], Field(max_length=MAX_METADATA_KEYS)]
@@ -191,103 +192,3 @@ class EmbeddingsRequest(_Request):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
     templates: Annotated[list[Template], Field(min_length=1)] | None = None
-
-
-class LambdaFloor(_Request):
-    """What a recommended lambda must reach, in percent."""
-
-    metric: Literal["top1", "top5", "mean_class", "worst_class"] = "top1"
-    at_least: Annotated[float, Field(ge=0.0, le=100.0)]
-
-
-class LambdaRule(_Request):
-    """Which lambda is recommended: the best, and of equals the larger, which forgets less."""
-
-    maximise: Literal["top1", "top5", "mean_class"] = "top1"
-    floor: LambdaFloor | None = None
-
-
-class LabelledVideo(_Request):
-    """A video of the index and what it shows."""
-
-    id: Name
-    label: str
-
-
-JobEvent = Literal["job.succeeded", "job.failed", "job.cancelled"]
-
-
-class WebhookOptions(_Request):
-    """Who is told when a job has ended: signed, and tried again until it is taken."""
-
-    url: Annotated[
-        str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_printable)
-    ]
-    events: Annotated[list[JobEvent], Field(min_length=1, max_length=3)] = Field(
-        default_factory=lambda: list(get_args(JobEvent))
-    )
-
-
-class ReindexOptions(_Request):
-    """How collections are embedded again."""
-
-    keep: bool = Field(
-        default=True, description="keep the vectors that were searched before until `DELETE`"
-    )
-    allow_incomplete: bool = Field(
-        default=False, description="switch without the videos that cannot be embedded again"
-    )
-    webhook: WebhookOptions | None = None
-
-
-Reindexing = Annotated[
-    bool | ReindexOptions,
-    Field(description="embed collections again, in the background, for what is served then"),
-]
-
-
-class LambdaRequest(_Request):
-    """Body of ``PUT /lambda``."""
-
-    clip_weight: Weight = Field(validation_alias="lambda", serialization_alias="lambda")
-    model: Name | None = None
-    reindex: Reindexing = False
-
-
-class LambdaEvaluationOptions(_Request):
-    """What ``POST /lambda/evaluate`` measures, whatever the videos come from."""
-
-    lambdas: Annotated[list[Weight], Field(min_length=1, max_length=21)] | None = Field(
-        default=None, description="default: 0, 0.1 … 1; for videos of the index: those there"
-    )
-    classes: Annotated[list[str], Field(min_length=2)] | None = Field(
-        default=None, description="labels to choose from; default: those of the set"
-    )
-    templates: Annotated[list[Template], Field(min_length=1)] | None = None
-    template_set: Name | None = None
-    rule: LambdaRule = Field(default_factory=LambdaRule)
-    model: Name | None = Field(default=None, description="must be the model that is served")
-    webhook: WebhookOptions | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.templates is not None and self.template_set is not None:
-            raise ValueError("templates and template_set exclude each other")
-        return self
-
-
-class LambdaEvaluationRequest(LambdaEvaluationOptions):
-    """JSON body of ``POST /lambda/evaluate``: videos that are there already."""
-
-    videos: Annotated[list[LabelledVideo], Field(min_length=1)] | None = Field(
-        default=None, description="videos of the index, at the lambdas they were indexed at"
-    )
-    folder: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = Field(
-        default=None, description="a folder below VTAG_EVALUATION_ROOT"
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.videos is None) == (self.folder is None):
-            raise ValueError("give either videos or folder, or send a form with files")
-        return self

@@ -117,6 +117,14 @@ class Spool:
         """Whether the disk has more than the reserve left."""
         return shutil.disk_usage(self.folder).free > self._reserve_bytes
 
+    def disk(self) -> dict[str, float]:
+        """Return bytes: the `size` of the disk, what is `free`, and the `reserve`."""
+        try:
+            found = shutil.disk_usage(self.folder)
+        except OSError:  # as `has_room` will tell whoever sends something
+            return {"free": 0.0, "reserve": self._reserve_bytes}
+        return {"size": found.total, "free": found.free, "reserve": self._reserve_bytes}
+
     def require_room(self) -> None:
         """Raise ApiError ``spool_full`` when the disk has no more than the reserve left."""
         if not self.has_room:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from pathlib import Path
 
 
@@ -21,6 +22,25 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of this folder; the same at every start: by it a service knows what was its own.
+
+        A copy of the folder gets a name of its own: two services may run on copies of one volume.
+        """
+        path = self.path / "name"
+        if path.exists():
+            name, _, number = path.read_text().partition(" ")
+            if number == str(path.stat().st_ino):
+                return name
+        beside = self.path / ".name.new"
+        beside.unlink(missing_ok=True)  # half written by a service that was killed
+        beside.touch(mode=0o600)
+        name = secrets.token_hex(8)
+        beside.write_text(f"{name} {beside.stat().st_ino}")
+        beside.replace(path)
+        return name
 
     @property
     def spool(self) -> Path:

@@ -6,8 +6,10 @@ nothing else: short timeouts, then a pause in which it is not asked at all.
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from redis.asyncio import Redis
@@ -17,10 +19,12 @@ from redis.exceptions import RedisError
 
 from service.cached_text import CachedText, pack, redis_key, unpack
 from service.flight import Flight, Waiter
+from service.tracing import span
 
 _log = logging.getLogger(__name__)
 
 _KEYS_PER_CALL: Final = 256
+_REDIS: Final = {"db.system.name": "redis"}
 
 Compute = Callable[[Sequence[str], float | None], Awaitable[Sequence[CachedText]]]
 """Makes the values of some keys; they are worthless at a deadline (None: never)."""
@@ -63,18 +67,22 @@ class TextCache:
                 retry=Retry(NoBackoff(), 0),
                 decode_responses=False,
             )
-        self.local_hits = 0
-        """Vectors found in this process."""
-        self.redis_hits = 0
-        """Vectors found in Redis."""
-        self.computed = 0
-        """Vectors that had to be made."""
+        self.local_hits = 0  # vectors found in this process
+        self.redis_hits = 0  # vectors found in Redis
+        self.computed = 0  # vectors that had to be made
         self.redis_failures = 0
         """Redis calls that failed."""
         self.corrupt = 0
         """Values in Redis that were not what they should be."""
         self.degraded = False
         """Whether the last Redis call failed."""
+        self.observe: Callable[[str, float], None] | None = None
+        """Told of each Redis call, `read`, `write` or `ping`, and the seconds that it took."""
+
+    @property
+    def entries(self) -> int:
+        """Number of vectors kept in this process."""
+        return len(self._kept)
 
     @property
     def pending(self) -> int:
@@ -135,6 +143,18 @@ class TextCache:
             for flight in flights:
                 self._leave(flight, waiter)
         return [found[key] for key in keys], len(found) - len(computed)
+
+    async def ping(self) -> None:
+        """Ask Redis whether it is there, unless it failed a moment ago; `degraded` says so then."""
+        if (redis := self._awake()) is None:
+            return
+        try:
+            # Nobody waits for it: an answer that a busy machine delays is no loss yet.
+            async with self._calling("ping", self._timeout_seconds * 2):
+                await redis.ping()
+            self.degraded = False
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
 
     async def close(self) -> None:
         """End what runs in the background and leave Redis."""
@@ -215,8 +235,9 @@ class TextCache:
             if (redis := self._awake()) is None:
                 break
             try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    raw = await redis.mget([redis_key(key) for key in part])
+                with span("redis MGET", _REDIS, client=True):
+                    async with self._calling("read", self._timeout_seconds):
+                        raw = await redis.mget([redis_key(key) for key in part])
             except (RedisError, OSError, TimeoutError) as error:
                 self._failed(error)
                 break
@@ -228,8 +249,11 @@ class TextCache:
         if (redis := self._awake()) is None:
             return
         try:
-            async with asyncio.timeout(self._timeout_seconds * 4):
-                async with redis.pipeline(transaction=False) as pipe:
+            with span("redis SET", _REDIS, client=True):
+                async with (
+                    self._calling("write", self._timeout_seconds * 4),
+                    redis.pipeline(transaction=False) as pipe,
+                ):
                     for key, value in values.items():
                         pipe.set(redis_key(key), pack(key, value), ex=self._expiry_seconds)
                     await pipe.execute()
@@ -245,6 +269,17 @@ class TextCache:
             self.corrupt += 1
             _log.warning("a text vector in Redis is damaged or of another kind; computing it")
         return value
+
+    @asynccontextmanager
+    async def _calling(self, name: str, seconds: float) -> AsyncIterator[None]:
+        """Limit one call of Redis, and tell how long it took."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        finally:
+            if self.observe is not None:
+                self.observe(name, time.monotonic() - began)
 
     def _awake(self) -> Redis | None:
         now = asyncio.get_running_loop().time()

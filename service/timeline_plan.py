@@ -35,6 +35,7 @@ class SegmentPlan:
         cutting: how.
         sampling: of each segment, one view.
         count: segments; None: nobody knows before the shots were found.
+        chosen: segments that are made instead of those of `cutting`; None: those.
     """
 
     info: VideoInfo
@@ -43,6 +44,7 @@ class SegmentPlan:
     cutting: Cutting
     sampling: Sampling
     count: int | None
+    chosen: tuple[Span, ...] | None = None
 
     def times(self, spans: Sequence[Span]) -> Times:
         """Return the presentation times of the pictures of `spans`, float64 (V, T)."""
@@ -118,6 +120,9 @@ class SegmentPlanner:
         Raises:
             OptionError, VideoError, DeadlineExceededError: as `plan`.
         """
+        if made.chosen is not None:
+            yield list(made.chosen)
+            return
         first, last = made.span
         cutting = made.cutting
         if cutting.mode == "windows":

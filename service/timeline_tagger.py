@@ -16,7 +16,7 @@ from service.labels import LabelLimits, LabelQuery, choose_templates, normalise_
 from service.options import choose_sampling
 from service.results import Classification, TaggedSegment
 from service.scoring import ScoreKind
-from service.segments import Cutting
+from service.segments import Cutting, Span
 from service.tags import encode_labels, keep, score_tags
 from service.timeline_encoder import TimelineEncoder
 from service.timeline_merging import merged
@@ -101,6 +101,14 @@ class TimelineTagger:
             end=end,
             deadline=deadline,
         )
+
+    async def cut(self, path: Path, made: SegmentPlan) -> list[Span]:
+        """Return all segments of a video, start and end in seconds.
+
+        Raises:
+            OptionError, VideoError: as `SegmentPlanner.spans`.
+        """
+        return [span async for spans in self._planner.spans(path, made) for span in spans]
 
     async def tag(
         self,

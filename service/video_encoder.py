@@ -17,6 +17,7 @@ from service.encode.process import EncoderProcess
 from service.encode.residents import NotResidentError
 from service.encode.space import round_clip_weight
 from service.frames import ClipsTooLargeError, FrameSlots, Slot
+from service.logs import note
 from service.options import OptionError, not_resident, require_clip_weight
 from service.results import EmbeddedVideo, Segment, SegmentedVideo
 from service.segments import Span, cut, groups
@@ -82,7 +83,9 @@ class VideoEncoder:
             ArtefactError: the network at that λ does not compute.
             EncoderError: the encoder failed, or the memory is too small.
         """
-        if for_texts and not self._encoder.manifest.text_tower_tuned:
+        manifest = self._encoder.manifest
+        note({"revision": f"{manifest.name}@{manifest.revision}", "lambda": clip_weight})
+        if for_texts and not manifest.text_tower_tuned:
             yield
             return
         async with AsyncExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,10 +18,12 @@ class Job:
 
     Attributes:
         prediction: what it will take; may get better while it waits.
-        began: `time.monotonic()`; None: it waits.
+        came: `time.monotonic()`.
+        began: the same; None: it waits.
     """
 
     prediction: Prediction
+    came: float = field(default_factory=time.monotonic)
     began: float | None = None
 
 
@@ -32,6 +34,12 @@ class Backlog:
         self._workers = workers
         self._jobs: dict[int, Job] = {}
         self._last = 0
+        self.calls = 0
+        """Calls that were worked on and are over."""
+        self.busy_seconds = 0.0
+        """How long they were worked on."""
+        self.wait_seconds = 0.0
+        """How long they had waited."""
 
     @property
     def waiting(self) -> int:
@@ -61,6 +69,10 @@ class Backlog:
             yield job
         finally:
             del self._jobs[number]
+            if job.began is not None:
+                self.calls += 1
+                self.wait_seconds += job.began - job.came
+                self.busy_seconds += time.monotonic() - job.began
 
 
 def start_delay(running: Sequence[float], waiting: Sequence[float], *, workers: int) -> float:

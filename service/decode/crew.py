@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from service.child import Child, ChildDiedError
-from service.decode.member import Worker, WorkerSetup
+from service.decode.member import DEATHS, Why, Worker, WorkerSetup
 from service.decode.sandbox import Protection
 
 _log = logging.getLogger(__name__)
@@ -59,8 +59,13 @@ class Crew:
         self._failures = 0
         self._succeeding = False
         self.stopped = False
-        self.replaced = 0
+        self.killed = dict.fromkeys(DEATHS, 0)
         """Workers that died or were killed since the start."""
+
+    @property
+    def replaced(self) -> int:
+        """Workers that died or were killed since the start."""
+        return sum(self.killed.values())
 
     @property
     def running(self) -> bool:
@@ -132,7 +137,7 @@ class Crew:
             if worker.child.alive and worker.child in self._all:
                 self._lent.add(worker.child)
                 return worker
-            await self.replace(worker)  # it died while it was idle
+            await self.replace(worker, why="died")  # while it was idle
         raise not_running()
 
     async def give_back(self, worker: Worker) -> None:
@@ -149,7 +154,7 @@ class Crew:
                 self._succeeding = True  # one at a time: two that start take all processors
                 self._spawn(self._succeed(worker), name="decode-succeed")
         else:
-            await self.replace(worker)
+            await self.replace(worker, why="died")
 
     async def end(self, worker: Worker, how: Ending) -> None:
         """Take a worker from its caller; one that is not done may finish if the caller left."""
@@ -158,19 +163,19 @@ class Crew:
         elif how == "left" and not self.stopped:
             self._spawn(self._finish(worker), name="decode-finish")
         else:
-            await self.replace(worker, failed=how == "died")
+            await self.replace(worker, why="timeout" if how == "overdue" else how)
 
-    async def replace(self, worker: Worker, *, failed: bool = False) -> None:
-        """Kill a worker and start another in the background; `failed`: it died by itself."""
+    async def replace(self, worker: Worker, *, why: Why) -> None:
+        """Kill a worker and start another in the background."""
         self._lent.discard(worker.child)
         if self._all.pop(worker.child, None) is None:
             return  # somebody else has seen it die
-        self._failures += failed
+        self._failures += why in ("died", "hung")
         successor = None if self.stopped else worker.hand_over()
         try:
             await worker.kill()
         finally:
-            self.replaced += 1
+            self.killed[worker.death(why)] += 1
             if successor is not None:
                 self._enlist(successor)
             elif not self.stopped:
@@ -215,7 +220,7 @@ class Crew:
             if answered:
                 await self.give_back(worker)
             else:
-                await self.replace(worker)
+                await self.replace(worker, why="left")
 
     async def _feel_pulse(self) -> None:
         """Ask idle workers now and then: one that hangs must not cost a video its answer."""
@@ -242,13 +247,13 @@ class Crew:
             if answered:
                 await self.give_back(worker)
             else:
-                await self.replace(worker, failed=True)
+                await self.replace(worker, why="hung")
 
     async def _watch(self, worker: Worker) -> None:
         """Replace a worker that dies while it is idle: nobody may come who would notice."""
         await worker.child.wait()
         if worker.child not in self._lent:
-            await self.replace(worker, failed=True)
+            await self.replace(worker, why="died")
 
     def _spawn(self, work: Coroutine[None, None, None], *, name: str) -> None:
         task = asyncio.create_task(work, name=name)

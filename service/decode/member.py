@@ -10,18 +10,26 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from service.channel import Header
 from service.child import Child, ChildDiedError
 from service.decode.sandbox import Protection, SandboxError, SandboxMode
 from service.frames import Window
+from service.tracing import asked, here, past, span
 from service.videoclip.decoding import Limits
 
 _START_SECONDS: Final = 60.0
 _STUCK_SECONDS: Final = 5.0
 _STUCK_FACTOR: Final = 4.0
 """A call that takes so many times what was predicted, and so long, does not get on."""
+Why = Literal["timeout", "died", "hung", "left"]
+"""Why a worker is replaced, see `DEATHS`; `died`: nobody wanted that."""
+
+DEATHS: Final = ("timeout", "signal", "exit", "hung", "left")
+"""How workers end that are replaced: killed at the time limit of a call; by a signal or an exit of
+their own; killed because they did not answer while idle, or because their client had left."""
+
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 
 
@@ -129,7 +137,10 @@ class Worker:
         except OSError:  # it is gone, or does not take its files
             await self.child.kill()
             raise ChildDiedError("decode", status=None, taken=False) from None
-        answer, _ = await self.child.call(header)
+        began = time.monotonic()
+        with span("decode", {"vtag.operation": header["op"]}):
+            answer, _ = await self.child.call({**header, **asked()})
+            past("decode child", answer.pop("worked", None), since=began, at=here())
         return answer
 
     def expect(self, seconds: float, *, limit_seconds: float) -> None:
@@ -137,6 +148,12 @@ class Worker:
         now = time.monotonic()
         self.late_at = now + max(_STUCK_SECONDS, _STUCK_FACTOR * seconds)
         self.ends_at = now + limit_seconds
+
+    def death(self, why: Why) -> str:
+        """Return which of `DEATHS` it died, once it has ended."""
+        if why != "died":
+            return why
+        return "exit" if (self.child.status or 0) >= 0 else "signal"
 
     def hand_over(self) -> Worker | None:
         """Return the successor, which is the caller's from now on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from service.decode.member import Worker, WorkerSetup
 from service.decode.refining import refined
 from service.decode.sandbox import Protection, SandboxMode
 from service.frames import FrameSlots, Slot
+from service.tracing import traced
 from service.videoclip.decoding import Limits, VideoInfo
 from service.videoclip.errors import VideoError
 from service.videoclip.manifest import Preprocessing, Sampling
@@ -73,9 +74,8 @@ class DecodePool:
         self._crew = Crew(setup, count=workers)
         self._header_crew = Crew(setup, count=1)
         self._timeout_seconds = timeout_seconds
-        self._backlog = Backlog(workers=workers)
-        self.costs = CostModel()
-        """Predicts decoding times; learns from every video."""
+        self.backlog = Backlog(workers=workers)  # to be read only
+        self.costs = CostModel()  # predicts decoding times; learns from every video
         self.busy = 0  # workers that decode now
 
     @property
@@ -103,12 +103,17 @@ class DecodePool:
     @property
     def waiting(self) -> int:
         """Videos that wait for a worker."""
-        return self._backlog.waiting
+        return self.backlog.waiting
 
     @property
     def replaced(self) -> int:
         """Workers that died or were killed since the start."""
         return self._crew.replaced + self._header_crew.replaced
+
+    @property
+    def killed(self) -> Mapping[str, int]:
+        """The same by how, see `DEATHS`."""
+        return {how: self._header_crew.killed[how] + n for how, n in self._crew.killed.items()}
 
     @property
     def protection(self) -> Protection:
@@ -123,7 +128,7 @@ class DecodePool:
     @property
     def backlog_seconds(self) -> float:
         """Predicted seconds until a video sent now begins to decode; 0: a worker is idle."""
-        return self._backlog.seconds
+        return self.backlog.seconds
 
     async def start(self) -> None:
         """Start all workers and wait until they are ready.
@@ -158,13 +163,8 @@ class DecodePool:
             return await self._predict(file, size_bytes, sampling, spans)
 
     async def probe(self, path: Path) -> VideoInfo:
-        """Return what the packets of the video at `path` say about it.
-
-        Raises:
-            VideoError: see `decode`.
-        """
-        answer = await self.ask(path, {"op": "probe"})
-        return video_info(answer)
+        """Return what the packets of the video at `path` say about it; raises as `decode`."""
+        return video_info(await self.ask(path, {"op": "probe"}))
 
     async def ask(self, path: Path, header: Header, *, share: float = 1.0) -> Header:
         """Return a child's answer to any message about the video at `path`.
@@ -179,7 +179,7 @@ class DecodePool:
         """
         with (
             opened(path) as (file, size_bytes),
-            self._backlog.job(self.costs.predict_size(int(share * size_bytes))) as job,
+            self.backlog.job(self.costs.predict_size(int(share * size_bytes))) as job,
         ):
             answer, _ = await self._call(header, file, job)
         return answer
@@ -215,7 +215,7 @@ class DecodePool:
         """
         with (
             opened(path) as (file, size_bytes),
-            self._backlog.job(prediction or self.costs.predict_size(size_bytes)) as job,
+            self.backlog.job(prediction or self.costs.predict_size(size_bytes)) as job,
         ):
             message = {
                 "op": "decode",
@@ -224,12 +224,10 @@ class DecodePool:
                 "spans": None if spans is None else [list(span) for span in spans],
                 "slot": {"offset": slot.offset, "shape": list(slot.shape)},
             }
+            call = self._call(message, file, job)
             if prediction is None and not self._crew.idle:
                 better = self._predict(file, size_bytes, sampling, spans)
-                call = self._call(message, file, job)
                 call = refined(call, job, better=better, deadline=deadline)
-            else:
-                call = self._call(message, file, job)
             answer, seconds = await call
             self.costs.learn(job.prediction, seconds)
         return decoded_info(answer, slot=slot)
@@ -251,7 +249,7 @@ class DecodePool:
     async def _call(self, header: Header, file: int, job: Job) -> tuple[Header, float]:
         """Return the answer and the seconds that it took, without those of waiting."""
         while True:
-            worker = await self._crew.take()
+            worker = await traced("decode queue", self._crew.take())
             job.began = time.monotonic()
             reached("decode")
             worker.expect(job.prediction.seconds, limit_seconds=self._timeout_seconds)

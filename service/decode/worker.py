@@ -9,6 +9,7 @@ import fcntl
 import os
 import resource
 import socket
+import time
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -43,11 +44,14 @@ def serve(channel: Channel) -> None:
         # From here on a death is this video's doing.
         channel.send({"id": header["id"], "taken": True})
         allow_processor_seconds(float(header["processor_seconds"]))
+        began = time.monotonic()
         file = _receive_file(files)
         try:
             answer = _answer(header, file=file, limits=limits, window=window)
         finally:
             os.close(file)
+        if header.get("timed"):
+            answer["worked"] = [began, time.monotonic()]
         channel.send({"id": header["id"], **answer})
 
 

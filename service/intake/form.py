@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +35,10 @@ class FormFiles(Protocol):
     """Where the files of a form go."""
 
     def begin(self, name: str, file_name: str | None) -> SpoolFile | None:
-        """Return the file for a part, None if it is a field, or raise ApiError."""
+        """Return the file for a part, None if it is a field, or raise ApiError.
+
+        Whether a part without a file name is a field follows from its name alone.
+        """
 
     async def drain(self, *, everything: bool = False) -> None:
         """Write what waits, see `SpoolFile.drain`."""
@@ -146,8 +150,15 @@ class _Parts:
         """Return the fields, and the names and digests of the files, which must be written."""
         return self.fields, [(name, file.sha256) for name, file in self._received]
 
-    def plain(self, name: str, value: bytes) -> None:
-        """Take a whole part without a file name: what `part_begin` to `part_end` do, at once."""
+    def plain(self, name: str, values: Sequence[bytes]) -> None:
+        """Take whole parts without file names: what `part_begin` to `part_end` do, at once."""
+        self._plain(name, values[0])
+        if self._file is None and self._take_together(name, values[1:]):
+            return
+        for value in values[1:]:
+            self._plain(name, value)
+
+    def _plain(self, name: str, value: bytes) -> None:
         self._count += 1
         if self._count > self._limits.max_parts:
             raise self._too_many()
@@ -163,6 +174,24 @@ class _Parts:
         if 0 in value:
             raise self._has_nul()
         self.fields.append((name, value.decode()))
+
+    def _take_together(self, name: str, values: Sequence[bytes]) -> bool:
+        """Take values of a field, unless one of them is to be refused: then one by one."""
+        if not values:
+            return True
+        joined = b"\0".join(values)
+        count = self._count + len(values)
+        total = self._total + len(joined) - (len(values) - 1)
+        is_within = count <= self._limits.max_parts and total <= self._limits.max_field_bytes
+        try:
+            texts = joined.decode().split("\0")
+        except UnicodeDecodeError:
+            return False
+        if not is_within or len(texts) != len(values):
+            return False
+        self._count, self._total = count, total
+        self.fields.extend((name, text) for text in texts)
+        return True
 
     def part_begin(self) -> None:
         self._count += 1

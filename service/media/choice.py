@@ -12,19 +12,20 @@ from service.media.library import MediaLibrary
 from service.media.picture_cache import PictureCache
 from service.media.store import MediaStore
 from service.settings import Settings
+from service.state_folder import StateFolder
 
 _SPARE_SECONDS = 60.0
 
 
 @asynccontextmanager
 async def open_library(
-    settings: Settings, *, data_dir: Path, database: Database
+    settings: Settings, *, folder: StateFolder, database: Database
 ) -> AsyncIterator[MediaLibrary | None]:
     """Lend the library that `media_url` names, started; None: videos are not kept.
 
     Args:
         settings: of the service.
-        data_dir: of the service; copies that are lent go into its spool.
+        folder: of the service's state; copies that are lent go into its spool.
         database: of the index.
     """
     url = settings.media_url
@@ -35,14 +36,15 @@ async def open_library(
     if url is not None and url.startswith("s3://"):
         from service.media.s3 import BucketStore  # 12 MB that nobody else needs in memory
 
-        store = BucketStore(url, scratch=data_dir / "spool")
+        store = BucketStore(url, scratch=folder.spool)
     else:
-        root = data_dir / "media" if url is None else Path(url).expanduser().absolute()
-        store = FolderStore(root, reserve_bytes=settings.spool_reserve_bytes)
+        root = folder.path / "media" if url is None else Path(url).expanduser().absolute()
+        store = FolderStore(root, reserve_bytes=settings.spool_reserve_bytes, writer=folder.name)
     library = MediaLibrary(
         store,
-        pictures=PictureCache(data_dir / "pictures", max_bytes=settings.picture_bytes),
+        pictures=PictureCache(folder.path / "pictures", max_bytes=settings.picture_bytes),
         database=database,
+        holder=folder.name,
         max_bytes=settings.media_bytes,
         hold_seconds=settings.upload_timeout_seconds
         + settings.request_timeout_seconds

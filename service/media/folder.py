@@ -39,19 +39,23 @@ class FolderStore:
     Args:
         root: made when missing; services that share an index may share it.
         reserve_bytes: of the disk, left free.
+        writer: name of this service: of files on their way it removes its own at the start.
     """
 
-    def __init__(self, root: Path, *, reserve_bytes: int) -> None:
+    def __init__(self, root: Path, *, reserve_bytes: int, writer: str) -> None:
         self._root = root
         self._coming = root / "coming"
         self._reserve_bytes = reserve_bytes
+        self._writer = writer
 
     async def start(self) -> None:
-        """Make the folder."""
+        """Make the folder; remove what a killed run of this service was writing."""
         try:
             for folder in (self._root, self._coming):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = self._coming / secrets.token_hex(16)
+            for rest in self._coming.glob(f"{self._writer}-*"):
+                rest.unlink()
+            probe = self._beside()
             probe.touch(mode=0o400, exist_ok=False)
             probe.unlink()
         except OSError as error:
@@ -62,7 +66,7 @@ class FolderStore:
     async def claim(self, owner: str) -> bool:
         """Write the owner's name, if there is none."""
         path = self._root / _OWNER
-        beside = self._coming / secrets.token_hex(16)
+        beside = self._beside()
         try:
             beside.write_text(owner)
             with suppress(FileExistsError):
@@ -83,7 +87,7 @@ class FolderStore:
             raise MediaUnavailableError from error
 
     def _put(self, source: Path, target: Path) -> None:
-        beside = self._coming / secrets.token_hex(16)
+        beside = self._beside()
         try:
             try:
                 os.link(source, beside)
@@ -169,6 +173,9 @@ class FolderStore:
             await asyncio.to_thread(work)
         except OSError as error:
             raise MediaUnavailableError from error
+
+    def _beside(self) -> Path:
+        return self._coming / f"{self._writer}-{secrets.token_hex(16)}"
 
     def _path(self, sha256: str) -> Path:
         if _DIGEST.fullmatch(sha256) is None:

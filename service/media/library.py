@@ -45,8 +45,10 @@ class MediaLibrary:
         store: where the bytes go.
         pictures: made from them; gone with them.
         database: of the index; started before `start`.
+        holder: name of this service; what it holds at its start is of a run that was killed.
         max_bytes: of all bytes together.
-        hold_seconds: longest request; what it holds is free after that even if it was killed.
+        hold_seconds: longest request; what it holds is free after that even if this service was
+            killed and never starts again.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class MediaLibrary:
         *,
         pictures: PictureCache,
         database: Database,
+        holder: str,
         max_bytes: int,
         hold_seconds: float,
     ) -> None:
         self.pictures = pictures
         self._store = store
         self._records = MediaRecords(database)
+        self._holder = holder
         self._max_bytes = max_bytes
         self._hold_seconds = hold_seconds
         self._owns_store = False
@@ -68,7 +72,7 @@ class MediaLibrary:
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Look at the store, and begin to sweep.
+        """Look at the store, let go of what a killed run held, and begin to sweep.
 
         Raises:
             MediaSetupError: the store cannot be used.
@@ -83,6 +87,7 @@ class MediaLibrary:
             self._owns_store = await self._store.claim(owner)
         if not self._owns_store:
             logger.warning("the media store belongs to another database: nothing is swept there")
+        await self._records.release_all(self._holder)
         self._sweeping = asyncio.create_task(self._sweep_on(), name="media-sweep")
 
     async def stop(self) -> None:
@@ -102,7 +107,7 @@ class MediaLibrary:
             ApiError: ``media_full`` or ``media_unavailable``.
         """
         kind = await asyncio.to_thread(content_type, path)
-        kept, token = Kept(sha256, size_bytes, kind), secrets.token_hex(16)
+        kept, token = Kept(sha256, size_bytes, kind), f"{self._holder}-{secrets.token_hex(16)}"
         if not await self._records.hold(
             kept, token=token, seconds=self._hold_seconds, max_bytes=self._max_bytes
         ):

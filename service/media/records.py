@@ -86,6 +86,14 @@ class MediaRecords:
             )
         )
 
+    async def release_all(self, holder: str) -> None:
+        """End all holds whose token begins with this name."""
+        await self._database.run(
+            lambda c: c.execute(
+                "DELETE FROM media_holds WHERE starts_with(token, $1)", f"{holder}-"
+            )
+        )
+
     async def mark_kept(self, sha256: str) -> None:
         """Say that the store has the bytes."""
         await self._database.run(

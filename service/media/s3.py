@@ -32,10 +32,28 @@ _PAGE: Final = 1000
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def open_bucket(url: str) -> S3Store:
+    """Return the bucket and prefix that ``s3://bucket/prefix`` names; nothing is asked of it yet.
+
+    Credentials, region and endpoint come from the variables that all of Amazon's tools read.
+    """
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return S3Store(
+        bucket,
+        prefix=prefix.strip("/") or None,
+        client_options={
+            "connect_timeout": timedelta(seconds=5),
+            "read_timeout": timedelta(seconds=20),
+            "timeout": timedelta(hours=1),  # of a whole object; a silence ends before
+            "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"),
+        },
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+    )
+
+
 class BucketStore:
     """`MediaStore` below a prefix of a bucket; an object appears when its upload is complete.
 
-    Credentials, region and endpoint come from the variables that all of Amazon's tools read.
     Parts of uploads that were cut off are invisible; a lifecycle rule of the bucket ends them.
 
     Args:
@@ -44,20 +62,9 @@ class BucketStore:
     """
 
     def __init__(self, url: str, *, scratch: Path) -> None:
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self._url = url
         self._scratch = scratch
-        self._store = S3Store(
-            bucket,
-            prefix=prefix.strip("/") or None,
-            client_options={
-                "connect_timeout": timedelta(seconds=5),
-                "read_timeout": timedelta(seconds=20),
-                "timeout": timedelta(hours=1),  # of a whole object; a silence ends before
-                "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"),
-            },
-            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
-        )
+        self._store = open_bucket(url)
 
     async def start(self) -> None:
         """Look into the bucket."""

@@ -17,6 +17,7 @@ from service.intake.body import media_type, read_json
 from service.intake.form import Form, read_form
 from service.routes.answers import preferred_wait
 from service.routes.client import attended
+from service.routes.media import kept_video
 from service.routes.parts import Parts, body_limits
 from service.routes.repeats import digest_of, is_repeat, recognise
 from service.schemas import VideoOptions, VideoSource
@@ -70,16 +71,24 @@ async def json_body(
 
 @asynccontextmanager
 async def video_body(
-    request: Request, parts: Parts, model: type[V]
+    request: Request, parts: Parts, model: type[V], *, later: bool = False
 ) -> AsyncIterator[tuple[V, SpoolFile]]:
-    """Yield the options and the video, which is removed from the disk afterwards."""
+    """Yield the options and the video, which is removed from the disk afterwards.
+
+    Args:
+        request: of the client.
+        parts: of the request.
+        model: shape of the options.
+        later: a job does the work: no place is taken for it, and a video that is elsewhere (a URL,
+            the store of videos) is not brought; then the file is empty.
+    """
     limits = body_limits(parts.settings)
     # Refuse before the upload what would be refused after it.
     most = parts.settings.request_timeout_seconds
     seconds = min(preferred_wait(request) or most, most)
     async with AsyncExitStack() as stack:
         place = stack.enter_context(ExitStack())
-        if not is_repeat(request):
+        if not later and not is_repeat(request):
             place.enter_context(parts.admission.keep("video", seconds=seconds))
         video = await stack.enter_async_context(parts.spool.file())
         start = time.perf_counter()
@@ -92,7 +101,8 @@ async def video_body(
                 values = await read_json(request, limits, fingerprint=digest_of(request))
                 recognise(request)
                 options = checked(model, values)
-                await _bring(options.video, video, request, parts)
+                if not (later and _is_elsewhere(options.video)):
+                    await _bring(options.video, video, request, parts)
         video.close()
         request.state.stages["receive"] = time.perf_counter() - start
         parts.metrics.upload_bytes.inc(video.size_bytes)
@@ -142,18 +152,40 @@ def _form_values(fields: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return values
 
 
+def _is_elsewhere(source: VideoSource | None) -> bool:
+    return source is not None and source.type in ("url", "video_id")
+
+
 async def _bring(
     source: VideoSource | None, video: SpoolFile, request: Request, parts: Parts
 ) -> None:
-    """Bring the video of a JSON body to the disk; whoever waits for a URL may leave meanwhile."""
-    if source is None or source.type != "url":
+    """Bring the video of a JSON body to the disk; whoever waits for it may leave meanwhile."""
+    if source is None or not _is_elsewhere(source):
         await spool_source(source, video, fetcher=parts.fetcher)
         return
     start = time.perf_counter()
-    work = spool_source(source, video, fetcher=parts.fetcher)
+    if source.type == "url":
+        work = spool_source(source, video, fetcher=parts.fetcher)
+    else:
+        work = _spool_kept(source.video_id, video, parts)
     limit = parts.settings.upload_timeout_seconds
     await attended(request, work, seconds=limit, stage="receive")
     request.state.stages["fetch"] = time.perf_counter() - start
+
+
+async def _spool_kept(video_id: str | None, video: SpoolFile, parts: Parts) -> None:
+    """Bring a video of the index to the disk.
+
+    Raises:
+        ApiError: ``missing_video``, or as `kept_video`.
+    """
+    if video_id is None:
+        raise ApiError("missing_video", "Type video_id needs video_id.", param="video.video_id")
+    _, kept, library = await kept_video(video_id, parts, param="video.video_id")
+    async for chunk in library.read(kept, start=0, length=kept.size_bytes):
+        video.feed(chunk)
+        await video.drain()
+    await video.drain(everything=True)
 
 
 async def spool_source(

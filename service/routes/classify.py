@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from service.asked import segments_of
 from service.deadline import stage_var
 from service.errors import members
 from service.routes import event_stream, problems
 from service.routes.answers import require_model, seconds_allowed
-from service.routes.asked import segments_of
 from service.routes.body import video_body
 from service.routes.classifying import Classifying
 from service.routes.client import attended
@@ -58,7 +58,7 @@ async def classify(request: Request, parts: Ready) -> ClassifyAnswer | Response:
             video_body(request, parts, ClassifyRequest)
         )
         require_model(options.model, parts)
-        segments = segments_of(options, parts)
+        segments = segments_of(options, default_length=parts.settings.segment_seconds)
         seconds = seconds_allowed(request, options.timeout_s, parts)
         stack.enter_context(parts.admission.enter("video", seconds=seconds))
         work = Classifying(request, parts, options, video, segments, seconds=seconds)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from fastapi import Request
 
-from service.errors import ApiError
+from service.asked import Segments, query, require_room, sampling_of
 from service.ids import new_id
 from service.results import Classification, TaggedSegment
 from service.routes.answers import model_answer, tag_answers, warned
-from service.routes.asked import Segments, query, sampling_of
 from service.routes.event_stream import Event
 from service.routes.parts import Parts
 from service.routes.shapes import (
@@ -74,7 +74,7 @@ class Classifying:
                 async for segment in segments:
                     kept += len(segment.tags)
                     self._require_room(kept)
-                    answer.segments.append(self._segment_answer(segment))
+                    answer.segments.append(_segment_answer(self._options, segment))
                     answer.usage.frames += segment.encoded_frames
         self.parts.metrics.frames.inc(answer.usage.frames - found.frames)
         answer.timings_ms |= self._segment_time(found)
@@ -98,7 +98,7 @@ class Classifying:
                         count += 1
                         frames += segment.encoded_frames
                         self.parts.metrics.frames.inc(segment.encoded_frames)
-                        yield _event("segment", self._segment_answer(segment))
+                        yield _event("segment", _segment_answer(self._options, segment))
         done = ClassifyDone(
             id=answer.id,
             segments=count,
@@ -165,27 +165,8 @@ class Classifying:
             deadline=self._deadline,
         )
 
-    def _segment_answer(self, segment: TaggedSegment) -> SegmentAnswer:
-        return SegmentAnswer(
-            start=round(segment.start, 6),
-            end=round(segment.end, 6),
-            tags=tag_answers(segment.tags),
-            none_score=segment.none_score if self._options.allow_none else None,
-            warnings=warned(segment.warnings),
-            merged=segment.merged,
-        )
-
     def _require_room(self, tags: int) -> None:
-        most = self.parts.settings.max_segment_tags
-        if tags > most:
-            raise ApiError(
-                "too_many_segments",
-                f"The segments have {tags} tags or more, one answer holds {most}; keep fewer with"
-                " top_k or segments.min_score, or ask for a stream of events.",
-                param="segments",
-                limit=most,
-                actual=tags,
-            )
+        require_room(tags, limit=self.parts.settings.max_segment_tags)
 
     @property
     def _keeps_all(self) -> bool:
@@ -201,6 +182,32 @@ class Classifying:
         total = time.monotonic() - self._began
         segments = total - found.timings_seconds["total"]
         return {"segments": round(segments * 1000, 2), "total": round(total * 1000, 2)}
+
+
+def timeline(
+    options: ClassifyRequest,
+    whole: Classification,
+    segments: Sequence[TaggedSegment],
+    *,
+    sha256: str,
+) -> dict[str, Any]:
+    """Return the whole answer about a long video, as JSON holds it."""
+    answer = _answer(options, whole, sha256=sha256)
+    answer.segments = [_segment_answer(options, segment) for segment in segments]
+    answer.usage.frames += sum(segment.encoded_frames for segment in segments)
+    found: dict[str, Any] = answer.model_dump(mode="json", by_alias=True)
+    return found
+
+
+def _segment_answer(options: ClassifyRequest, segment: TaggedSegment) -> SegmentAnswer:
+    return SegmentAnswer(
+        start=round(segment.start, 6),
+        end=round(segment.end, 6),
+        tags=tag_answers(segment.tags),
+        none_score=segment.none_score if options.allow_none else None,
+        warnings=warned(segment.warnings),
+        merged=segment.merged,
+    )
 
 
 def _event(name: str, shape: ClassifyMeta | SegmentAnswer | ClassifyDone) -> Event:

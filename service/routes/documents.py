@@ -16,10 +16,14 @@ from service.schemas import (
     CollectionRequest,
     EmbeddingsRequest,
     IndexRequest,
+    VideoPatch,
+)
+from service.schemas_jobs import (
+    BatchRequest,
     LambdaEvaluationOptions,
     LambdaEvaluationRequest,
     LambdaRequest,
-    VideoPatch,
+    LongClassifyRequest,
 )
 
 Json = dict[str, Any]
@@ -28,7 +32,7 @@ _REFERENCE: Final = "#/components/schemas/{model}"
 _MODELS: Final = (
     *(ClassifyRequest, IndexRequest, SearchRequest, EmbeddingsRequest, LambdaRequest),
     *(LambdaEvaluationRequest, LambdaEvaluationOptions, CollectionRequest, VideoPatch, SearchForm),
-    *(ReindexRequest, ActivationRequest, SpaceChoice),
+    *(ReindexRequest, ActivationRequest, SpaceChoice, BatchRequest, LongClassifyRequest),
 )
 
 PROBLEM: Final[dict[int | str, Json]] = {

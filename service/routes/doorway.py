@@ -23,8 +23,9 @@ from service.routes.parts import Progress
 from service.routes.repeats import Repeats
 from service.routes.turnstile import Turnstile
 from service.settings import Settings
+from service.settings_types import hosts_with_ports
 
-_SPARE_SECONDS = 60.0
+_LEASE_SECONDS = 30.0  # of a key: renewed while its request is worked on
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,9 @@ def admission(settings: Settings, metrics: Metrics) -> Admission:
 def kept_answers(settings: Settings, index: VideoIndex) -> KeptAnswers:
     """Choose where answers are kept: beside the index, which every set-up has."""
     seconds = settings.idempotency_seconds
-    lease = settings.upload_timeout_seconds + settings.request_timeout_seconds + _SPARE_SECONDS
     if isinstance(index, PostgresIndex):
-        return AnswersInPostgres(index.database, seconds=seconds, lease_seconds=lease)
-    return AnswersInMemory(seconds=seconds, lease_seconds=lease)
+        return AnswersInPostgres(index.database, seconds=seconds, lease_seconds=_LEASE_SECONDS)
+    return AnswersInMemory(seconds=seconds, lease_seconds=_LEASE_SECONDS)
 
 
 def fetcher(settings: Settings) -> Fetcher:
@@ -109,4 +109,5 @@ def fetcher(settings: Settings) -> Fetcher:
         hosts=host_rules(settings.url_hosts),
         plain_http=settings.url_plain_http,
         seconds=settings.url_timeout_seconds,
+        internal=hosts_with_ports(settings.url_internal),
     )

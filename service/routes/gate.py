@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.admission import caller_var
 from service.api_keys import OPEN, Caller, KeyFile, presented
 from service.errors import ApiError, problem
 from service.metrics import Metrics
@@ -56,7 +57,12 @@ class Gate:
                 return
             caller = known
         scope["state"]["caller"] = caller
-        await self._within_quota(caller, scope, receive, send)
+        shares = self._keys is not None and self._keys.are_several
+        token = caller_var.set(caller.name if shares else None)
+        try:
+            await self._within_quota(caller, scope, receive, send)
+        finally:
+            caller_var.reset(token)
 
     async def _within_quota(
         self, caller: Caller, scope: Scope, receive: Receive, send: Send

@@ -26,7 +26,7 @@ from service.routes.jobs import PREFIX, job_answer, running_jobs, webhook_of
 from service.routes.parts import Parts, Ready
 from service.routes.reindexing import moving
 from service.routes.shapes import LambdaAnswer, LambdaChange
-from service.schemas import LambdaRequest
+from service.schemas_jobs import LambdaRequest
 from service.videoclip.errors import VideoWarning
 
 router = APIRouter(tags=["lambda"])
@@ -95,9 +95,14 @@ async def evaluate_lambda(request: Request, response: Response, parts: Ready) ->
     await jobs.check()
     job_id = new_id(PREFIX)
     async with jobs.material(job_id) as folder:
-        plan, webhook = await receive_plan(request, parts, parts.evaluation, folder)
+        plan, options = await receive_plan(request, parts, parts.evaluation, folder)
         job = await jobs.submit(
-            job_id, kind=KIND, request=plan.model_dump(mode="json"), webhook=webhook
+            job_id,
+            kind=KIND,
+            request=plan.model_dump(mode="json"),
+            webhook=options.webhook,
+            priority=options.priority,
+            bound=plan.source == "files",
         )
     response.headers["Location"] = f"/jobs/{job_id}"
     return job_answer(job, webhook=await webhook_of(job, parts))

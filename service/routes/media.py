@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Header, Request, Response
@@ -17,7 +17,6 @@ from service.media.records import Kept
 from service.routes.byte_range import byte_range
 from service.routes.byte_stream import ByteStream
 from service.routes.parts import Parts, Ready
-from service.spool import SpoolFile
 
 router = APIRouter(tags=["videos"])
 
@@ -90,14 +89,9 @@ async def get_content(
     raise AssertionError("the block above returns")
 
 
-def keeping(parts: Parts, video: SpoolFile) -> AbstractAsyncContextManager[None]:
-    """Keep the bytes of a video while it is added to the index, if videos are kept."""
-    if parts.media is None:
-        return nullcontext()
-    return parts.media.keeping(video.path, sha256=video.sha256, size_bytes=video.size_bytes)
-
-
-async def kept_video(video_id: str, parts: Parts) -> tuple[StoredVideo, Kept, MediaLibrary]:
+async def kept_video(
+    video_id: str, parts: Parts, *, param: str = "video_id"
+) -> tuple[StoredVideo, Kept, MediaLibrary]:
     """Return a video of the index whose bytes are kept.
 
     Raises:
@@ -105,15 +99,15 @@ async def kept_video(video_id: str, parts: Parts) -> tuple[StoredVideo, Kept, Me
     """
     stored = await parts.index.get(video_id) if is_id(video_id, prefix=_PREFIX) else None
     if stored is None:
-        raise ApiError("video_not_found", "There is no video with this id.", param="video_id")
+        raise ApiError("video_not_found", "There is no video with this id.", param=param)
     if parts.media is None:
-        raise ApiError("media_not_kept", "This service does not keep videos.", param="video_id")
+        raise ApiError("media_not_kept", "This service does not keep videos.", param=param)
     kept = await parts.media.find(stored.sha256)
     if kept is None:
         raise ApiError(
             "media_not_kept",
             "This video was indexed without being kept; send it again to keep it.",
-            param="video_id",
+            param=param,
         )
     return stored, kept, parts.media
 

@@ -67,6 +67,11 @@ class Parts:
         """Component -> "ok", "degraded", "stuck" or "down", at this time."""
         return self.serving.present.states()
 
+    async def ping_cache(self) -> None:
+        """Have `states` know whether Redis, if there is one, answers now."""
+        if self.serving.present.engine is not None:
+            await self.serving.present.engine.cache.ping()
+
     def devices(self) -> Mapping[str, str]:
         """Place in VTAG_DEVICE -> "ok", "stuck" or "down", at this time."""
         return self.serving.present.devices()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from service.routes import (
+    batches,
     classify,
     collections,
     embeddings,
     health,
     jobs,
     lambda_,
+    long_classify,
     media,
     models,
     problems,
@@ -23,7 +25,7 @@ from service.routes import (
 
 def install(app: FastAPI) -> None:
     """Serve all of them."""
-    indexing = (videos, collections, spaces, media, thumbnails, search)
+    indexing = (batches, videos, collections, spaces, media, thumbnails, search)
     about = (models, health, problems)
-    for module in (classify, *indexing, embeddings, lambda_, jobs, *about):
+    for module in (classify, long_classify, *indexing, embeddings, lambda_, jobs, *about):
         app.include_router(module.router)

@@ -166,6 +166,8 @@ async def _answer(request: Request, error: Exception) -> Response:
         metrics.cancelled.labels(stage_var.get().name).inc()
     elif 400 <= answer.status < 500:
         metrics.input_errors.labels(answer.code).inc()
+        if answer.status == 413:
+            metrics.rejected.labels("too_large").inc()
     return problem(answer, instance=request.url.path, request_id=str(request.state.request_id))
 
 

@@ -7,6 +7,7 @@ A stream of events is kept as any other answer, once its last event was sent and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -35,6 +36,8 @@ _log = logging.getLogger("vtag.http")
 _KEY: Final = re.compile(r'"?([\x21\x23-\x7e]{1,255})"?')
 _MOST_BYTES: Final = 1024 * 1024
 _REPLAYED: Final = "Idempotent-Replayed"
+_RENEWALS: Final = 3
+"""Of a lease, before it would end."""
 
 
 @dataclass
@@ -172,10 +175,21 @@ class Repeats:
             await self._app(scope, receive, send)
             return
         recorder = _Recorder(send, attempt, answers, key=key, token=token)
+        renewing = asyncio.create_task(_renew(answers, key, token), name="renew-key")
         try:
             await self._app(scope, receive, recorder.send)
         finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
             await recorder.close()
+
+
+async def _renew(answers: KeptAnswers, key: bytes, token: str) -> None:
+    """Keep a key taken: short leases, so that one whose process was killed is soon free."""
+    while True:
+        await asyncio.sleep(answers.lease_seconds / _RENEWALS)
+        with contextlib.suppress(IndexUnavailableError):  # the next time, or somebody else has it
+            await answers.renew(key, attempt=token)
 
 
 def _legible(sent: list[str]) -> str:

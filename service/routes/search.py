@@ -125,7 +125,22 @@ async def _search(
         following = cursor_behind(
             page[-1], options=options, space=space.id, vector=vector, seen=seen + len(page)
         ).text()
-    return _Found(page, following, content, warnings)
+    return _Found(page, following, content, (*warnings, *_elsewhere(contents, content)))
+
+
+def _elsewhere(there: Sequence[SpaceContent], searched: SpaceContent) -> Sequence[VideoWarning]:
+    """Warn of videos that only other spaces hold, as after a change of model or lambda.
+
+    By the figures that are at hand: who is where would have to be looked up video by video.
+    """
+    missing = max((content.videos for content in there), default=0) - searched.videos
+    if missing <= 0:
+        return ()
+    detail = (
+        f"At least {missing} videos of the collection are not in {searched.space.id}, and were"
+        " not searched: reindex the collection."
+    )
+    return (VideoWarning("videos_in_other_spaces", detail),)
 
 
 async def _contents(parts: Parts, collection: str) -> Sequence[SpaceContent]:

@@ -24,13 +24,7 @@ from service.routes.indexing import index_video_bytes
 from service.routes.parts import Parts, Ready
 from service.routes.shapes import StoredVideoAnswer, VideoPage
 from service.routes.thumbnails import pictured
-from service.schemas import (
-    MAX_METADATA_KEYS,
-    CollectionName,
-    IndexRequest,
-    Name,
-    VideoPatch,
-)
+from service.schemas import MAX_METADATA_KEYS, CollectionName, IndexRequest, Name, VideoPatch
 
 router = APIRouter(tags=["videos"])
 

@@ -68,7 +68,8 @@ class ScriptedIndex:
         """Nothing to close."""
 
     async def ping(self) -> None:
-        """Answer, unless away."""
+        """Answer when the gate is open, unless away."""
+        await self.gate.wait()
         if self.away:
             raise IndexUnavailableError
 

@@ -5,7 +5,7 @@ Small enough to be restated in numpy, so that tests can compare answers and not 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,16 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
+from service.videoclip.golden import (
+    GoldenOutputs,
+    Outputs,
+    golden_bytes,
+    golden_weights,
+    known_clip,
+    known_text,
+)
 from service.videoclip.manifest import (
+    GOLDEN_FILE,
     FileEntry,
     Manifest,
     Preprocessing,
@@ -62,8 +71,13 @@ def publish(
     architecture: dict[str, Any] | None = None,
     activate: bool = True,
     video_graph: bytes | None = None,
+    golden: Mapping[float, Outputs] | None = None,
 ) -> Manifest:
-    """Write an artefact below `root` and return its manifest."""
+    """Write an artefact below `root` and return its manifest.
+
+    Its known outputs are those of its weights, or `golden`; with another video graph or an empty
+    `golden` it has none, as one that was published before there were any.
+    """
     clip = clip or weights(1)
     tuned = tuned or weights(2, logit_scale=40.0)
     if not text_tower_tuned:
@@ -76,6 +90,12 @@ def publish(
     save_file(clip, folder / "weights_clip.safetensors")
     save_file(tuned, folder / "weights_tuned.safetensors")
     (folder / "tokenizer.json").write_text(build_tokenizer_json([]))
+    if golden is None and video_graph is None:
+        golden = known_outputs(
+            clip, tuned, context_length=context_length, default_clip_weight=default_clip_weight
+        )
+    if golden:
+        (folder / GOLDEN_FILE).write_bytes(golden_bytes(GoldenOutputs(golden)))
     files: dict[str, FileEntry] = {p.name: describe_file(p) for p in sorted(folder.iterdir())}
     sampling = Sampling(mode="uniform", frames=FRAMES)
     preprocessing = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
@@ -111,6 +131,21 @@ def publish(
         active = {"name": name, "revision": manifest.revision}
         (root / "active.json").write_text(json.dumps({"active": active, "previous": None}))
     return manifest
+
+
+def known_outputs(
+    clip: Arrays, tuned: Arrays, *, context_length: int = 32, default_clip_weight: float = 0.5
+) -> dict[float, Outputs]:
+    """What the towers give for the known inputs at the λ that a publication stores."""
+    frames = known_clip(frames=FRAMES, image_size=SIZE)
+    ids = known_text(context_length=context_length)
+    found = {}
+    for weight in golden_weights(default_clip_weight):
+        arrays = {
+            name: np.asarray(weight * clip[name] + (1 - weight) * tuned[name]) for name in clip
+        }
+        found[weight] = Outputs(expected_video(frames, arrays)[0], expected_text(ids, arrays)[0])
+    return found
 
 
 def expected_video(pixels: npt.NDArray[np.float32], arrays: Arrays) -> npt.NDArray[np.float32]:

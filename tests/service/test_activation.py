@@ -23,7 +23,7 @@ from service.store import ArtefactStore
 from service.text_cache import TextCache
 from service.videoclip.manifest import ArtefactError, Manifest
 from tests.drawn_video import draw_video
-from tests.service.small_artefact import publish, weights
+from tests.service.small_artefact import known_outputs, publish, weights
 
 pytestmark = pytest.mark.anyio
 
@@ -111,6 +111,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_video(tmp_path_factory.mktemp("video") / "drawn.mp4")
 
 
+@pytest.mark.slow
 async def test_activated_under_load_every_answer_is_of_one_artefact(
     tmp_path: Path, video: Path
 ) -> None:
@@ -241,12 +242,35 @@ async def test_weights_that_compute_nothing_are_refused(tmp_path: Path, video: P
     publish(root)
     bad = weights(9)
     bad["visual.proj"][:] = np.nan
-    second = publish(root, name="second", clip=bad, tuned=weights(8), activate=False)
+    second = publish(root, name="second", clip=bad, tuned=weights(8), activate=False, golden={})
     async with _world(root) as world:
         before = await world.tag(video)
         with pytest.raises(ArtefactError, match="finite"):
             await world.activation.activate(second.name, second.revision, keep=True)
         assert await world.tag(video) == before
+
+
+async def test_weights_that_compute_something_else_are_refused(tmp_path: Path, video: Path) -> None:
+    """Others' weights with hashes and revision corrected: only the known outputs tell."""
+    root = tmp_path / "store"
+    publish(root)
+    outputs = known_outputs(weights(7), weights(8))
+    second = _second(root, text_tower_tuned=True, golden=outputs)
+    stolen = publish(
+        root, name="stolen", clip=weights(7), tuned=weights(9), activate=False, golden=outputs
+    )
+    async with _world(root) as world:
+        before = await world.tag(video)
+        with pytest.raises(ArtefactError) as caught:
+            await world.activation.activate(stolen.name, stolen.revision, keep=True)
+        line = str(caught.value)
+        assert line.startswith(
+            f"stolen/{stolen.revision}/video_encoder at clip_weight 0.5: expected output that is "
+            "what was published, to 0.001 of the largest value, found a difference of "
+        )
+        assert await world.tag(video) == before
+        assert json.loads((root / "active.json").read_text())["active"]["name"] == "small"
+        await world.activation.activate(second.name, second.revision, keep=True)
 
 
 async def test_a_machine_that_cannot_start_it_keeps_the_old_one(

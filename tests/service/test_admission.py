@@ -3,12 +3,13 @@
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
-from service.admission import Admission
+from service.admission import Admission, caller_var
 from service.errors import ApiError
 from service.metrics import Metrics
 
@@ -45,6 +46,76 @@ def test_draining_lets_nothing_in() -> None:
             pytest.fail("nothing may enter")
         assert caught.value.code == "draining"
         assert admission.in_flight("video") == 1
+
+
+@contextmanager
+def _as(caller: str | None) -> Iterator[None]:
+    """Ask for places as somebody."""
+    token = caller_var.set(caller)
+    try:
+        yield
+    finally:
+        caller_var.reset(token)
+
+
+def _take_all(admission: Admission, places: ExitStack) -> int:
+    """Enter until refused; how often it worked."""
+    for number in itertools.count():
+        try:
+            places.enter_context(admission.enter("video"))
+        except ApiError:
+            return number
+    raise AssertionError
+
+
+def test_one_caller_leaves_places_to_another() -> None:
+    """Whoever asks for ever more has three quarters alone; a newcomer is let in, then has less."""
+    admission, metrics = _admission(32)
+    with ExitStack() as greedy, ExitStack() as second:
+        with _as("greedy"):
+            assert _take_all(admission, greedy) == 24
+            with pytest.raises(ApiError, match="24 of 32 places") as caught:
+                admission.check("video")
+            assert (caught.value.code, caught.value.status) == ("too_many_at_once", 429)
+            assert int(caught.value.headers["Retry-After"]) >= 1
+        with _as("second"):
+            assert _take_all(admission, second) == 6
+        with _as("third"), admission.enter("video"), admission.enter("video"):
+            assert admission.in_flight("video") == 32
+        greedy.close()
+        with _as("second"):
+            assert _take_all(admission, second) == 18
+    assert b'vtag_rejected_total{reason="share"} 4.0' in metrics.render()
+    with _as("greedy"), ExitStack() as again:
+        assert _take_all(admission, again) == 24
+
+
+def test_places_that_are_kept_count_as_held() -> None:
+    """Bodies on their way must not keep others out either."""
+    admission, _ = _admission(4)
+    with ExitStack() as kept:
+        with _as("greedy"):
+            for _ in range(3):
+                kept.enter_context(admission.keep("video"))
+            with pytest.raises(ApiError, match="3 of 4 places"):
+                admission.check("video")
+        with _as("another"):
+            admission.check("video")
+
+
+def test_without_callers_nobody_shares() -> None:
+    """An open service, or one with a single key, uses all of a lane."""
+    admission, _ = _admission(4)
+    with _as(None), ExitStack() as places:
+        assert _take_all(admission, places) == 4
+
+
+def test_a_lane_of_one_is_first_come_first_served() -> None:
+    """There is nothing to share, and nobody is locked out of it."""
+    admission, _ = _admission(1)
+    with _as("greedy"), admission.enter("video"), _as("another"), pytest.raises(ApiError) as caught:
+        admission.check("video")
+    assert caught.value.code == "saturated"
 
 
 def test_a_place_is_kept_for_a_body_that_is_on_its_way() -> None:

@@ -103,9 +103,51 @@ async def test_an_index_that_is_away_makes_the_service_unready(folder: Path) -> 
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["components"]["index"]) == (503, "down")
         assert (await client.get("/healthz")).status_code == 200
-        assert 'vtag_component_up{component="index"} 0.0' in (await client.get("/metrics")).text
+        metrics = (await client.get("/metrics")).text
+        assert 'vtag_component_up{component="index"} 0.0' in metrics
+        assert "vtag_ready 0.0" in metrics
         answer = await client.post("/search", json={"query": {"embedding": [1.0] * 8}})
         assert (answer.status_code, answer.json()["code"]) == (503, "index_unavailable")
+
+
+async def test_a_scrape_asks_how_components_do(folder: Path) -> None:
+    """Whoever asks for metrics alone sees what readiness would say, and what the disk has."""
+    index = ScriptedIndex()
+    async with running_app(folder, index=index) as (client, _, __):
+        metrics = (await client.get("/metrics")).text
+        assert 'vtag_component_up{component="index"} 1.0' in metrics
+        assert 'vtag_component_degraded{component="spool"} 0.0' in metrics
+        assert "vtag_ready 1.0" in metrics
+        assert 'vtag_spool_bytes{kind="free"}' in metrics
+        index.away = True
+        assert "vtag_ready 0.0" in (await client.get("/metrics")).text
+
+
+async def test_a_scrape_does_not_wait_for_an_index_that_does_not_answer(folder: Path) -> None:
+    """It is down, and everything else is told within the second that scrapers give."""
+    index = ScriptedIndex()
+    async with running_app(folder, index=index) as (client, _, __):
+        index.gate.clear()
+        async with asyncio.timeout(60):
+            metrics = (await client.get("/metrics")).text
+        assert 'vtag_component_up{component="index"} 0.0' in metrics
+        index.gate.set()
+
+
+async def test_requests_count_under_the_template_of_their_path(folder: Path) -> None:
+    """The documents too; what is not ours shares one name, whatever it is called."""
+    async with running_app(folder) as (client, _, __):
+        for path in ("/docs", "/openapi.json", "/problems/no-such", "/a", "/b"):
+            await client.get(path)
+        metrics = (await client.get("/metrics")).text
+    for endpoint, outcome, count in (
+        ("/docs", "2xx", 1),
+        ("/openapi.json", "2xx", 1),
+        ("/problems/{slug}", "4xx", 1),
+        ("unmatched", "4xx", 2),
+    ):
+        line = f'vtag_requests_total{{endpoint="{endpoint}",outcome="{outcome}"}} {count}.0'
+        assert line in metrics
 
 
 async def test_lambda_works_while_the_index_is_away(folder: Path) -> None:

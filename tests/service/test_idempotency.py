@@ -60,12 +60,18 @@ async def test_an_answer_is_found_again_and_a_failure_is_not(kind: str, postgres
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
 async def test_what_died_and_what_is_old_makes_room(kind: str, postgres: str) -> None:
     """An attempt whose process is gone is taken over, an answer is forgotten after its time."""
-    async with _answers(kind, postgres, lease_seconds=0.3, seconds=4.0) as answers:
+    async with _answers(kind, postgres, lease_seconds=1.0, seconds=4.0) as answers:
         assert await answers.begin(_KEY, attempt="dead") == "new"
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.1)
         assert await answers.begin(_KEY, attempt="alive") == "new"
+        for _ in range(4):  # it lives for as long as it says so
+            await asyncio.sleep(0.3)
+            await answers.renew(_KEY, attempt="dead")
+            await answers.renew(_KEY, attempt="alive")
+        assert await answers.begin(_KEY, attempt="impatient") == "busy"
         await answers.finish(_KEY, attempt="dead", answer=replace(_ANSWER, body=b"too late"))
         await answers.finish(_KEY, attempt="alive", answer=_ANSWER)
+        await answers.renew(_KEY, attempt="alive")  # too late: it was answered
         assert await answers.begin(_KEY, attempt="again") == _ANSWER
         await asyncio.sleep(4.1)
         assert await answers.begin(_KEY, attempt="later") == "new"

@@ -14,7 +14,7 @@ from service.settings_help import help_text
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("VTAG_") or name in ("HOST", "PORT"):
+        if name.startswith(("VTAG_", "OTEL_")) or name in ("HOST", "PORT"):
             monkeypatch.delenv(name)
 
 
@@ -76,6 +76,34 @@ def test_only_devices_that_can_be_are_taken(
             load()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "problem"),
+    [
+        ("http://collector:4318", None),
+        ("https://collector.example/otlp", None),
+        ("collector:4318", "must be http(s)://host:port"),
+        ("http://:4318", "must be http(s)://host:port"),
+        ("http://collector:port", "must be http(s)://host:port"),
+        ("https://me:hunter2@collector:4318", "without credentials or a query"),
+        ("https://collector:4318/?key=hunter2", "without credentials or a query"),
+    ],
+)
+@pytest.mark.parametrize("name", ["VTAG_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_a_collector_is_named_by_an_address_without_secrets(
+    name: str, endpoint: str, problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours, or OpenTelemetry's own variable; a mistake names it and does not repeat its value."""
+    monkeypatch.setenv(name, endpoint)
+    if problem is None:
+        assert load().otlp_endpoint == endpoint
+        return
+    with pytest.raises(SettingsError, match=re.escape(problem)) as caught:
+        load()
+    [line] = caught.value.lines
+    assert line.startswith(f"{name}: ")
+    assert "hunter2" not in line
+
+
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """`VTAG_REDIS_URL= make serve` means no Redis."""
     monkeypatch.setenv("VTAG_REDIS_URL", "")
@@ -90,6 +118,8 @@ def test_all_mistakes_are_told_at_once_without_secrets(monkeypatch: pytest.Monke
         "VTAG_SEGMENT_SECONDS": "nan",
         "VTAG_RUNTIME": "tensorrt",
         "VTAG_DATABASE_URL": "mysql://me:hunter2@there/db",
+        "VTAG_VECTOR_URL": "milvus://me:hunter2@there",
+        "VTAG_VECTOR_TOKEN_FILE": "/there/is/none",
         "VTAG_MAX_LABLES": "10",
     }.items():
         monkeypatch.setenv(name, value)
@@ -103,6 +133,8 @@ def test_all_mistakes_are_told_at_once_without_secrets(monkeypatch: pytest.Monke
         "VTAG_PORT",
         "VTAG_RUNTIME",
         "VTAG_SEGMENT_SECONDS",
+        "VTAG_VECTOR_TOKEN_FILE",
+        "VTAG_VECTOR_URL",
     ]
     assert not any("hunter2" in line or "\n" in line for line in lines)
 

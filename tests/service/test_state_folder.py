@@ -1,5 +1,6 @@
 """One service owns the folder of all state."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,18 @@ def test_a_second_owner_is_refused_until_the_first_is_dead(tmp_path: Path) -> No
         folder.acquire()
         folder.release()
         folder.release()
+
+
+def test_a_folder_has_a_name_and_a_copy_another(tmp_path: Path) -> None:
+    """The same at every start, also after one that was killed while it wrote the name."""
+    first = StateFolder(tmp_path / "state")
+    first.acquire()
+    (first.path / ".name.new").write_text("half")
+    name = first.name
+    assert StateFolder(tmp_path / "state").name == name
+    shutil.copytree(first.path, tmp_path / "copy")
+    assert StateFolder(tmp_path / "copy").name not in {"", name}
+    first.release()
 
 
 def test_a_path_that_cannot_be_a_folder_is_one_line(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ async def test_lambda_changes_answers_without_a_restart(tmp_path: Path, video: P
         assert second.text_cache_hits == 3
         with pytest.raises(OptionError) as caught:
             await engine.tagger.set_clip_weight(1.5)
-        assert caught.value.code == "invalid_clip_weight"
+        assert caught.value.code == "invalid_request"
 
 
 @pytest.mark.anyio

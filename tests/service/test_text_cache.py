@@ -305,3 +305,24 @@ async def test_redis_that_refuses_writes(redis_server: RedisServer) -> None:
         await settle(cache)
         assert cache.redis_failures >= 1
         await get(cache, ["c"], Encoder())
+
+
+@pytest.mark.anyio
+async def test_redis_is_asked_whether_it_is_there(redis_server: RedisServer) -> None:
+    """Without any request: its loss shows, and its return after the pause; each call is timed."""
+    calls: list[tuple[str, float]] = []
+    async with opened(redis_url=redis_server.url, cooldown_seconds=0.05) as cache:
+        cache.observe = lambda name, seconds: calls.append((name, seconds))
+        await cache.ping()
+        assert not cache.degraded
+        redis_server.kill()
+        await cache.ping()
+        assert cache.degraded
+        redis_server.restart()
+        async with asyncio.timeout(30):
+            while cache.degraded:
+                await cache.ping()
+                await asyncio.sleep(0.01)
+    assert len(calls) >= 3
+    assert {name for name, _ in calls} == {"ping"}
+    assert all(seconds > 0 for _, seconds in calls)

@@ -261,6 +261,7 @@ async def test_damage_is_told_by_the_segments_that_have_it(tmp_path: Path) -> No
         assert any("damaged_stream" in each for each in codes)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_which_networks_look_at_frames_alone(tmp_path: Path) -> None:
     """Neighbour attention, a temporal head, or an artefact that does not say: not alone."""

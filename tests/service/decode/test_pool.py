@@ -171,6 +171,10 @@ async def test_a_crash_costs_one_video_only(video: Path, endless: Path, number: 
         assert caught.value.code == "decode_failed"
         assert (await good).max() > 0
         assert (pool.alive, pool.replaced) == (1, 1)
+        assert {how: n for how, n in pool.killed.items() if n} == {"signal": 1}
+        assert pool.backlog.calls == 2
+        assert pool.backlog.wait_seconds > 0
+        assert pool.backlog.busy_seconds > 0
         assert (slots.in_use, slots.resident_bytes, pool.window_bytes) == (0, 0, 0)
 
 
@@ -361,6 +365,7 @@ async def test_a_worker_that_hangs_is_ended_soon_after_its_caller_left(
         assert (await decode(pool, slots, video)).max() > 0
         assert not psutil.pid_exists(pid)
         assert pool.replaced == 1
+        assert pool.killed["left"] == 1
 
 
 @pytest.mark.anyio

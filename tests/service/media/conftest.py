@@ -33,7 +33,7 @@ def make_store(
 ) -> Callable[[], MediaStore]:
     """Opens one and the same place, again and again."""
     if request.param == "folder":
-        return lambda: FolderStore(tmp_path / "media", reserve_bytes=0)
+        return lambda: FolderStore(tmp_path / "media", reserve_bytes=0, writer="me")
     server: S3Server = request.getfixturevalue("s3_server")
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

@@ -54,7 +54,13 @@ class Shelf:
 
 @asynccontextmanager
 async def open_shelf(
-    dsn: str, store: MediaStore, folder: Path, *, max_bytes: int = 1 << 30, hold: float = 60.0
+    dsn: str,
+    store: MediaStore,
+    folder: Path,
+    *,
+    max_bytes: int = 1 << 30,
+    hold: float = 60.0,
+    holder: str = "me",
 ) -> AsyncIterator[Shelf]:
     """Start an index and a library over it."""
     index = PostgresIndex(dsn)
@@ -63,6 +69,7 @@ async def open_shelf(
         store,
         pictures=PictureCache(folder / "pictures", max_bytes=1 << 20),
         database=index.database,
+        holder=holder,
         max_bytes=max_bytes,
         hold_seconds=hold,
     )
@@ -138,6 +145,22 @@ async def test_what_a_crash_left_is_swept(
         assert await shelf.files(store) == {sha256}
         assert await shelf.library.kept_videos([kept]) == {kept}
         assert await shelf.library.total_bytes() == BYTES
+
+
+async def test_what_a_killed_run_held_goes_at_its_next_start(
+    postgres: str, store: MediaStore, tmp_path: Path
+) -> None:
+    """At once, however long the hold would last; what another service holds stays."""
+    async with open_shelf(postgres, store, tmp_path, holder="other") as other:
+        others = write(tmp_path / "upload", size=BYTES)
+        async with other.library.keeping(tmp_path / "upload", sha256=others, size_bytes=BYTES):
+            async with open_shelf(postgres, store, tmp_path) as shelf:
+                held = write(tmp_path / "upload", size=BYTES)
+                entered = shelf.library.keeping(tmp_path / "upload", sha256=held, size_bytes=BYTES)
+                await entered.__aenter__()  # and died
+            async with open_shelf(postgres, store, tmp_path) as shelf, asyncio.timeout(60):
+                while await shelf.files(store) != {others}:
+                    await asyncio.sleep(0.05)
 
 
 async def test_videos_that_are_deleted_many_at_once_are_swept_soon(

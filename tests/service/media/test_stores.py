@@ -90,7 +90,7 @@ async def test_a_place_belongs_to_the_first_who_claims_it(
 
 async def test_files_of_a_folder_are_read_only_and_named_by_us(tmp_path: Path) -> None:
     """Nothing can be executed or has an ending; the upload is linked, not copied."""
-    store = FolderStore(tmp_path / "media", reserve_bytes=0)
+    store = FolderStore(tmp_path / "media", reserve_bytes=0, writer="me")
     await store.start()
     source = tmp_path / "evil.m3u8"
     sha256 = write(source, size=10)
@@ -112,12 +112,12 @@ async def test_a_folder_on_another_disk_gets_a_copy(
         raise OSError(18, "another file system")
 
     monkeypatch.setattr(os, "link", refuse)
-    store = FolderStore(tmp_path / "media", reserve_bytes=0)
+    store = FolderStore(tmp_path / "media", reserve_bytes=0, writer="me")
     await store.start()
     sha256 = write(tmp_path / "upload", size=3_000_000)
     await store.put(tmp_path / "upload", sha256=sha256)
     assert await read(store, sha256, start=0, length=1 << 30) == (tmp_path / "upload").read_bytes()
-    full = FolderStore(tmp_path / "full", reserve_bytes=1 << 60)
+    full = FolderStore(tmp_path / "full", reserve_bytes=1 << 60, writer="me")
     await full.start()
     with pytest.raises(MediaFullError):
         await full.put(tmp_path / "upload", sha256=sha256)
@@ -125,8 +125,8 @@ async def test_a_folder_on_another_disk_gets_a_copy(
 
 
 async def test_leftovers_of_killed_writers_are_cleaned(tmp_path: Path) -> None:
-    """Old ones only: a young one may still be written."""
-    store = FolderStore(tmp_path / "media", reserve_bytes=0)
+    """Old ones only: a young one may still be written. Its own go at the start."""
+    store = FolderStore(tmp_path / "media", reserve_bytes=0, writer="me")
     await store.start()
     left = tmp_path / "media" / "coming" / "left"
     left.touch()
@@ -134,6 +134,11 @@ async def test_leftovers_of_killed_writers_are_cleaned(tmp_path: Path) -> None:
     assert left.exists()
     await store.clean(age_seconds=0)
     assert not left.exists()
+    others = left.with_name("other-1")
+    for path in (left.with_name("me-1"), others):
+        path.touch()
+    await store.start()
+    assert list(left.parent.iterdir()) == [others]
 
 
 async def test_a_place_that_cannot_be_used_is_one_line_for_the_operator(
@@ -142,7 +147,7 @@ async def test_a_place_that_cannot_be_used_is_one_line_for_the_operator(
     """A file where the folder should be; a bucket that is not there; no server at all."""
     (tmp_path / "file").touch()
     with pytest.raises(MediaSetupError, match="VTAG_MEDIA_URL"):
-        await FolderStore(tmp_path / "file", reserve_bytes=0).start()
+        await FolderStore(tmp_path / "file", reserve_bytes=0, writer="me").start()
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MediaSetupError, match="s3://nowhere"):

@@ -137,6 +137,7 @@ async def test_every_route_that_changes_what_is_served_is_for_administrators() -
         ("POST", "/classify"), ("POST", "/videos"), ("DELETE", "/videos/{video_id}"),
         ("POST", "/search"), ("POST", "/embeddings"), ("POST", "/lambda/evaluate"),
         ("DELETE", "/jobs/{job_id}"), ("PATCH", "/videos/{video_id}"), ("POST", "/collections"),
+        ("POST", "/classify/long"), ("POST", "/videos/batch"),
     }  # fmt: skip
     async with _guarded() as (client, app, _, keys):
         routes = [
@@ -193,6 +194,26 @@ async def test_a_key_has_so_many_requests_at_once() -> None:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         assert (await client.get("/version", headers=headers)).status_code == 200
+
+
+async def test_one_key_leaves_places_to_another() -> None:
+    """Whoever sends ever more is told so while a place is free, and the other key gets it."""
+    form: dict[str, Any] = {"files": {"video": b"x"}, "data": {"labels": "a"}}
+    async with _guarded(max_in_flight=4) as (client, app, _, keys):
+        admission = app.state.progress.parts.admission
+        work = []
+        for name, after in (("user", 1), ("user", 2), ("user", 3), ("ops", 4)):
+            if after == 4:
+                refused = await client.post("/classify", headers=_bearer(keys["user"]), **form)
+                assert (refused.status_code, refused.json()["code"]) == (429, "too_many_at_once")
+                assert refused.headers["retry-after"]
+            sending = client.post("/classify", headers=_bearer(keys[name]), **form)
+            work.append(asyncio.create_task(sending))
+            while admission.in_flight("video") < after:
+                await asyncio.sleep(0.01)
+        for each in work:
+            each.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
 
 
 async def test_keys_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:

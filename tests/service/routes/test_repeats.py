@@ -3,15 +3,19 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import Request
+from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
+from service.routes.body import video_body
 from service.routes.parts import Ready
 from service.routes.repeats import digest_of, recognise, spoil
+from service.schemas import ClassifyRequest
 from service.videoclip.errors import NoFrames
 from tests.service.app_in_process import running_app
 
@@ -115,6 +119,35 @@ async def test_a_stream_is_kept_as_it_was_sent(counting: tuple[Any, list[str]]) 
     other = await client.post("/work?stream=true", content="a", headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert done == ["a"]
+
+
+async def test_a_repeat_needs_no_place(tmp_path: Path) -> None:
+    """An answer that is kept is given while the lane of videos is full; new work is refused."""
+    async with running_app(tmp_path, max_in_flight=2) as (client, app, _):
+        done: list[int] = []
+
+        async def take(request: Request, parts: Ready) -> dict[str, int]:
+            async with video_body(request, parts, ClassifyRequest) as (_, video):
+                with parts.admission.enter("video"):
+                    done.append(video.size_bytes)
+            return {"times": len(done)}
+
+        app.router.routes.insert(0, APIRoute("/classify", take, methods=["POST"]))
+        form: dict[str, Any] = {"files": {"video": b"12345"}, "data": {"labels": "a"}}
+        kept, new = {"Idempotency-Key": "k"}, {"Idempotency-Key": "new"}
+        first = await client.post("/classify", headers=kept, **form)
+        assert (first.status_code, first.json()) == (200, {"times": 1})
+        with ExitStack() as places:
+            for _ in range(2):
+                places.enter_context(app.state.progress.parts.admission.enter("video"))
+            again = await client.post("/classify", headers=kept, **form)
+            assert (again.status_code, again.json()) == (200, {"times": 1})
+            assert again.headers["idempotent-replayed"] == "true"
+            for headers in ({}, new):
+                refused = await client.post("/classify", headers=headers, **form)
+                assert (refused.status_code, refused.json()["code"]) == (503, "saturated")
+        assert (await client.post("/classify", headers=new, **form)).json() == {"times": 2}
+        assert done == [5, 5]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.errors import ApiError
 from service.labels import LabelQuery
 from service.options import OptionError
-from service.routes.parts import Parts
 from service.schemas import ClassifyRequest, Label, SamplingOptions
 from service.segments import Cutting, choose_cutting
 from service.timeline_tagger import SegmentLabels
@@ -24,8 +24,12 @@ class Segments:
     merge: bool
 
 
-def segments_of(options: ClassifyRequest, parts: Parts) -> Segments | None:
+def segments_of(options: ClassifyRequest, *, default_length: float) -> Segments | None:
     """The segments that options ask for.
+
+    Args:
+        options: of the request.
+        default_length: seconds of a window, where they do not say it.
 
     Raises:
         OptionError: they contradict each other.
@@ -37,7 +41,7 @@ def segments_of(options: ClassifyRequest, parts: Parts) -> Segments | None:
         "shots" if asked.mode == "shots" else "windows",
         length=asked.length,
         overlap=asked.overlap,
-        default_length=parts.settings.segment_seconds,
+        default_length=default_length,
     )
     labels = SegmentLabels(
         labels=[query(label) for label in options.labels],
@@ -57,6 +61,23 @@ def segments_of(options: ClassifyRequest, parts: Parts) -> Segments | None:
             actual=True,
         )
     return Segments(cutting, labels, asked.merge)
+
+
+def require_room(tags: int, *, limit: int) -> None:
+    """Refuse more tags of segments than one answer may hold.
+
+    Raises:
+        ApiError: ``too_many_segments``.
+    """
+    if tags > limit:
+        raise ApiError(
+            "too_many_segments",
+            f"The segments have {tags} tags or more, one answer holds {limit}; keep fewer with"
+            " top_k or segments.min_score, or ask for a stream of events.",
+            param="segments",
+            limit=limit,
+            actual=tags,
+        )
 
 
 def query(label: str | Label) -> LabelQuery:

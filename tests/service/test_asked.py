@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.routes.asked import sampling_of
+from service.asked import sampling_of
 from service.schemas import SamplingOptions
 from service.videoclip.manifest import Sampling
 
