@@ -23,12 +23,15 @@ SERVICE := $(VENV)/.installed-service-$(RUNTIME)
 TRAINING := $(VENV)/.installed-training
 TEST := $(VENV)/.installed-test
 LINT := $(VENV)/.installed-lint
+AUDIT := $(VENV)/audit/.installed
+BENCH := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-training serve test test-slow lint check demo-model reproduce bench schema wheel \
-	constraints hooks clean distclean
+.PHONY: help install install-training serve test test-slow lint check demo-model reproduce \
+	bench bench-search bench-index schema dashboards drill metrics-table wheel \
+	compose-check sbom audit licences constraints hooks clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -65,14 +68,58 @@ reproduce: $(TRAINING) ## train all systems of the papers, write training/REPROD
 bench: $(TEST) ## measure decoding, encoding and requests on this machine
 	$(PY) -m tests.benchmarks
 
+bench-search: $(TEST) ## measure how well search finds, over HTTP and without a service (Motion World)
+	$(PY) -m tests.benchmarks.bench_search
+
+# How many segments; a million takes the better part of an hour on two cores.
+SEGMENTS ?= 50000
+bench-index: $(BENCH) ## measure the index beside FAISS and LanceDB (SEGMENTS=1000000, VTAG_TEST_DATA)
+	$(PY) -m tests.benchmarks.bench_index --segments $(SEGMENTS)
+
 schema: $(SERVICE) ## write model_store/manifest.schema.json from the Manifest class
 	$(PY) -c 'import json; from service.videoclip.manifest import Manifest; print(json.dumps(Manifest.model_json_schema(), indent=2, ensure_ascii=False))' > model_store/manifest.schema.json
+
+dashboards: $(TEST) ## write deploy/grafana/dashboards from tests/operations/boards
+	$(PY) -m tests.operations.boards
+
+drill: $(TEST) ## break a running service in seven ways and see each in a real Prometheus
+	$(PY) -m tests.operations.drill
+
+metrics-table: $(SERVICE) ## write deploy/METRICS.md from what the service declares
+	$(PY) -m service metrics > deploy/METRICS.md
 
 wheel: $(LINT) ## build dist/*.whl
 	$(PY) -m build --wheel --no-isolation
 
-constraints: $(SERVICE) ## resolve all dependencies anew and rewrite constraints/*.txt
+# Of the compose file, Dockerfiles and manifests what a machine without a container engine can tell, and
+# the processes they start, on this machine.
+compose-check: $(TEST) ## schema, linter, kustomize, and the compose file's processes answer requests
+	$(PY) -m pytest tests/contracts/test_compose.py tests/contracts/test_kubernetes.py tests/compose $(PYTEST_ARGS)
+	@if docker compose version >/dev/null 2>&1; \
+	then docker compose config --quiet && docker compose --profile gpu config --quiet; \
+	else echo "compose-check: no docker compose here: its own reading of the file was not tried"; fi
+
+sbom: $(AUDIT) ## write dist/sbom-cpu.cdx.json and dist/sbom-gpu.cdx.json (CycloneDX 1.6)
+	@mkdir -p dist
+	@for runtime in cpu gpu; do \
+		$(VENV)/audit/bin/cyclonedx-py requirements --output-reproducible --sv 1.6 --of JSON \
+			--pyproject pyproject.toml --mc-type application \
+			-o dist/sbom-$$runtime.cdx.json deploy/docker/requirements-$$runtime.txt || exit 1; \
+	done
+
+# With OFFLINE=1 no advisory is asked for: every line of the requirements is still read, pinned and hashed.
+audit: $(AUDIT) ## ask the advisory database about every package of the images (OFFLINE=1: pins and hashes only)
+	@for name in build cpu gpu; do \
+		$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip $(if $(OFFLINE),--dry-run) \
+			-r deploy/docker/requirements-$$name.txt || exit 1; \
+	done
+
+licences: $(AUDIT) $(LINT) $(BENCH) ## write deploy/LICENCES.md from what is installed
+	$(VENV)/audit/bin/python constraints/licences.py
+
+constraints: $(AUDIT) ## resolve all dependencies anew: constraints/*.txt, deploy/docker/requirements-*.txt
 	$(PY) constraints/resolve.py
+	$(VENV)/audit/bin/python constraints/hashes.py
 
 hooks: $(LINT) ## run the quick checks before every commit
 	$(VENV)/bin/pre-commit install
@@ -97,6 +144,7 @@ $(SERVICE): constraints/service.txt pyproject.toml | $(PY)
 	@for other in $(filter-out $@,$(wildcard $(VENV)/.installed-service-*)); do \
 		$(PIP) uninstall --yes onnxruntime onnxruntime-gpu && rm "$$other" || exit 1; done
 	$(PIP) install -c constraints/service.txt --no-build-isolation --editable ".[$(RUNTIME)]"
+	@$(PY) -m compileall -q service # also where PYTHONDONTWRITEBYTECODE would compile it at each start
 	@touch $@
 
 # torch goes first and alone: its build (CPU or CUDA) decides which one torchvision settles for.
@@ -109,9 +157,23 @@ $(TRAINING): constraints/training.txt $(SERVICE)
 $(TEST): constraints/dev.txt $(TRAINING)
 	@echo "==> installing what the tests need"
 	$(PIP) install -c constraints/dev.txt --no-build-isolation --editable ".[$(RUNTIME),training,test]"
+	@$(PY) -m compileall -q service training tests
 	@touch $@
 
 $(LINT): constraints/dev.txt $(TEST)
 	@echo "==> installing the checks"
 	$(PIP) install -c constraints/dev.txt --no-build-isolation --editable ".[$(RUNTIME),training,test,lint]"
+	@touch $@
+
+# Apart from what they look at: one of their libraries makes every import of jsonschema take seconds.
+$(AUDIT): constraints/audit.txt constraints/dev.txt | $(PY)
+	@echo "==> installing what audits"
+	$(PY) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install -c constraints/audit.txt \
+		cyclonedx-bom pip-audit pip-licenses uv
+	@touch $@
+
+$(BENCH): constraints/bench.txt $(TEST)
+	@echo "==> installing the engines that the index is compared with"
+	$(PIP) install -c constraints/bench.txt --no-build-isolation --editable ".[$(RUNTIME),training,test,bench]"
 	@touch $@

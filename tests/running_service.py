@@ -1,5 +1,7 @@
 """The service as an operator runs it: `python -m service` in a process of its own."""
 
+import asyncio
+import hashlib
 import os
 import signal
 import socket
@@ -10,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 
 from tests.conftest import REPOSITORY
@@ -34,6 +38,7 @@ def running_service(
     *,
     environment: Mapping[str, str] | None = None,
     start_seconds: float = _START_SECONDS,
+    module: str = "service",
 ) -> Iterator[RunningService]:
     """Start the service with its state in `folder`, wait until it is ready, interrupt it after use.
 
@@ -41,6 +46,7 @@ def running_service(
         folder: an existing folder; the state goes into `folder/data`, the log into `folder/log`.
         environment: settings added to those of this process, e.g. VTAG_MODEL_STORE.
         start_seconds: how long it may take to get ready.
+        module: what runs as the service.
 
     Raises:
         RuntimeError: it ended or was not ready in time; the message ends with its log.
@@ -51,11 +57,12 @@ def running_service(
     settings = {
         "VTAG_DATA_DIR": str(folder / "data"),
         "VTAG_PORT": str(port),
+        **_index_settings(folder),
         **(environment or {}),
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, "-m", module],
             cwd=REPOSITORY,
             env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
@@ -69,6 +76,31 @@ def running_service(
         yield service
     finally:
         _stop(process)
+
+
+def _index_settings(folder: Path) -> dict[str, str]:
+    """Settings of the index that VTAG_TEST_INDEX asks for; the same folder has the same one.
+
+    Unset is the embedded Postgres; ``milvus`` adds a file of milvus-lite; a DSN names a server, on
+    which each folder has a database of its own.
+    """
+    wanted = os.environ.get("VTAG_TEST_INDEX", "")
+    if wanted == "milvus":
+        return {"VTAG_VECTOR_URL": str(folder / "data" / "vectors.db")}
+    if not wanted:
+        return {}
+    name = "e2e_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    asyncio.run(_create_database(wanted, name))
+    return {"VTAG_DATABASE_URL": urlsplit(wanted)._replace(path=f"/{name}").geturl()}
+
+
+async def _create_database(dsn: str, name: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        with suppress(asyncpg.DuplicateDatabaseError):
+            await connection.execute(f"CREATE DATABASE {name}")
+    finally:
+        await connection.close()
 
 
 def _wait_until_ready(service: RunningService, *, seconds: float) -> None:

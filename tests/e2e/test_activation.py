@@ -102,6 +102,7 @@ def test_activated_by_http_it_serves_and_is_kept(world: World, film: Film) -> No
     assert world.activate(world.second).json()["changed"] is False
 
 
+@pytest.mark.slow
 def test_requests_go_on_while_artefacts_change(world: World, film: Film) -> None:
     """Each answer is a whole one of the artefact that it names; every request gets one."""
     video = film()

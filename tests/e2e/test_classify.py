@@ -148,7 +148,9 @@ def test_options_that_cannot_be_used_are_named(
     [
         (None, 422, "missing_video"),
         ({"type": "url", "url": "http://127.0.0.1/x.mp4"}, 422, "url_not_allowed"),
-        ({"type": "video_id", "video_id": "vid_1"}, 422, "video_not_kept"),
+        ({"type": "video_id", "video_id": "vid_1"}, 404, "video_not_found"),
+        ({"type": "video_id"}, 422, "missing_video"),
+        ({"type": "upload_id", "upload_id": "upl_1"}, 422, "video_not_kept"),
         ({"type": "base64"}, 422, "missing_video"),
         ({"type": "base64", "data": "%%%"}, 422, "invalid_base64"),
         ({"type": "base64", "data": "aGVsbG8="}, 415, "unsupported_container"),

@@ -14,6 +14,7 @@ from tests.faults.load import until
 from tests.running_service import running_service
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_second_sigterm_waits_for_nothing(
     small_store: Path, state: Path, film: Callable[..., bytes]

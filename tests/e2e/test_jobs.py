@@ -53,6 +53,7 @@ def _material(state: Path, job_id: str) -> Path:
     return state / "data" / "jobs" / job_id
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_job_survives_the_death_of_everything(state: Path, archive: bytes) -> None:
     """kill -9 of all processes half way: the next start goes on, and the result is the same."""

@@ -97,6 +97,7 @@ def _offline(videos: list[LabelledVideo], lambdas: list[float]) -> dict[float, t
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_recommended_lambda_is_that_of_an_offline_sweep(
     client: httpx.Client, service: RunningService, videos: list[LabelledVideo]

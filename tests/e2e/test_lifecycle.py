@@ -91,6 +91,7 @@ def _wait(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_index_survives_the_death_of_everything(
     small_store: Path, state: Path, film: Film
 ) -> None:

@@ -82,12 +82,14 @@ def test_what_cannot_be_indexed_is_not_kept(
 
 
 def test_a_service_that_keeps_nothing_says_so(small_store: object, film: Film) -> None:
-    """VTAG_MEDIA_URL=none: videos are indexed and found, their bytes are 404 with a code."""
+    """VTAG_MEDIA_URL=none: videos are indexed and found; bytes and pictures are 404 with a code."""
     settings = {"VTAG_MODEL_STORE": str(small_store), "VTAG_MEDIA_URL": "none"}
     with make_client(settings) as client:
-        video_id = _index(client, film())
-        answer = client.get(f"/videos/{video_id}/content")
-        assert (answer.status_code, answer.json()["code"]) == (404, "media_not_kept")
+        video = client.post("/videos", files={"video": film()}).json()
+        assert video["thumbnail_url"] is None  # nobody is sent there
+        for name in ("content", "thumbnail", "preview"):
+            missing = client.get(f"/videos/{video['id']}/{name}")
+            assert (missing.status_code, missing.json()["code"]) == (404, "media_not_kept")
 
 
 def test_a_full_store_refuses_the_next_video(small_store: object, film: Film) -> None:

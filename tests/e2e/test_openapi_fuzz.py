@@ -24,6 +24,7 @@ def url(service: RunningService) -> Iterator[str]:
     httpx.put(f"{service.url}/lambda", json={"lambda": before}, timeout=60).raise_for_status()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_no_request_of_the_document_makes_the_service_fail(url: str, mode: GenerationMode) -> None:

@@ -71,6 +71,7 @@ def test_beyond_capacity_is_503_with_a_time_to_come_back(
         assert httpx.get(f"{service.url}/readyz", timeout=60).status_code == 200
 
 
+@pytest.mark.slow
 def test_work_for_a_client_that_left_is_dropped(small_store: Path, state: Path, film: Film) -> None:
     """Leaving while the upload runs or while the video is decoded frees file and place."""
     environment = {"VTAG_MODEL_STORE": str(small_store), "VTAG_DECODE_WORKERS": "1"}
@@ -96,6 +97,7 @@ def test_work_for_a_client_that_left_is_dropped(small_store: Path, state: Path, 
         assert answer.status_code == 200
 
 
+@pytest.mark.slow
 def test_sizes_and_silence_are_bounded(small_store: Path, state: Path) -> None:
     """413 before the body is sent, 413 for a body that lies, 408 for one that stops."""
     environment = {

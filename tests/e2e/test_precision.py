@@ -108,6 +108,7 @@ def _ask(client: httpx.Client, film: Path, **fields: str) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 def test_a_variant_that_is_not_published_is_one_line(tiny_artefact: Path) -> None:
     """The service does not start with something else in silence."""
     settings = {"VTAG_MODEL_STORE": str(tiny_artefact), "VTAG_PRECISION": "int8"}

@@ -63,6 +63,7 @@ def test_every_file_gets_an_answer(client: httpx.Client, shared_data: Data) -> N
     assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quarter_turns"),
     [("fire2.mp4", 2), ("decord_video_90.mov", -1), ("portrait_4k60.mp4", -1)],

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.e2e.conftest import make_client
 from tests.redis_server import RedisServer
@@ -18,6 +19,7 @@ def _tag(client: httpx.Client, film: bytes, label: str) -> int:
     return hits
 
 
+@pytest.mark.slow
 def test_labels_outlive_the_service_and_requests_outlive_redis(
     small_store: Path, film: Film, redis_server: RedisServer
 ) -> None:

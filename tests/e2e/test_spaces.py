@@ -99,6 +99,10 @@ def test_a_collection_is_embedded_again_by_a_job(
     stored = _index(client, film(seconds=1.4))  # without a λ: where searches look
     assert [space.rpartition("/")[2] for space in stored["spaces"]] == ["0.25"]
     assert _spaces(client) == {0.5: (1, False, False), 0.25: (2, True, True)}
+    for weight, codes in ((0.25, []), (0.5, ["videos_in_other_spaces"])):
+        warnings = _searched(client, **{"lambda": weight}).json()["warnings"]
+        assert [each["code"] for each in warnings] == codes
+    assert warnings[0]["detail"].startswith("At least 1 videos of the collection are not in small@")
 
 
 def test_several_lambdas_side_by_side_and_back(client: httpx.Client) -> None:

@@ -8,7 +8,6 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import make_client
 from tests.running_service import RunningService
 
 Film = Callable[..., bytes]
@@ -106,13 +105,3 @@ def test_pictures_go_with_the_video(
     client.delete(f"/videos/{video_id}")
     assert list(pictures.glob(f"{sha256}-*")) == []
     assert client.get(f"/videos/{video_id}/thumbnail").json()["code"] == "video_not_found"
-
-
-def test_without_kept_videos_there_are_no_pictures(small_store: object, film: Film) -> None:
-    """404 with a code of its own, and nobody is sent there."""
-    with make_client({"VTAG_MODEL_STORE": str(small_store), "VTAG_MEDIA_URL": "none"}) as client:
-        answer = client.post("/videos", files={"video": film()}).json()
-        assert answer["thumbnail_url"] is None
-        for name in ("thumbnail", "preview"):
-            missing = client.get(f"/videos/{answer['id']}/{name}")
-            assert (missing.status_code, missing.json()["code"]) == (404, "media_not_kept")

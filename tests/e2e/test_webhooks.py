@@ -100,6 +100,7 @@ def test_a_job_is_watched_and_tells_of_its_end(
             assert (refused.status_code, refused.json()["code"]) == (422, "webhook_not_allowed")
             wrong = send(client, archive, webhook={"url": hooks.url, "events": []})
             assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_request")
+        assert "token=" not in service.log.read_text()  # of the receiver's URL
 
 
 def until(client: httpx.Client, job_id: str, status: str, *, attempts: int = 0) -> dict[str, Any]:

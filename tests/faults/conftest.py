@@ -98,7 +98,7 @@ def whole_world(postgres_cluster: str, film_path: Path) -> Iterator[World]:
         (Path(name) / "redis").mkdir()
         redis = RedisServer(Path(name) / "redis")
         redis_proxy = TcpProxy(("127.0.0.1", redis.port))
-        asyncio.run(_create_database(postgres_cluster))
+        asyncio.run(create_database(postgres_cluster, _DATABASE))
         [folder] = parse_qs(urlsplit(postgres_cluster).query)["host"]
         postgres_proxy = TcpProxy(Path(folder) / ".s.PGSQL.5432")
         settings = {
@@ -146,9 +146,10 @@ def world(whole_world: World) -> Iterator[World]:
     until(whole_world.ready, seconds=120)
 
 
-async def _create_database(dsn: str) -> None:
+async def create_database(dsn: str, name: str) -> None:
+    """Make an empty one, on the server that `dsn` names."""
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(f"CREATE DATABASE {_DATABASE}")
+        await connection.execute(f"CREATE DATABASE {name}")
     finally:
         await connection.close()

@@ -40,6 +40,7 @@ def test_killed_decoders_are_replaced(world: World) -> None:
     until(lambda: len(world.workers("decode")) == count)
 
 
+@pytest.mark.slow
 def test_a_stopped_decoder_is_killed_in_time(world: World) -> None:
     """SIGSTOP: its video times out, the others go by the other worker, then there are two again."""
     count = len(world.workers("decode"))
