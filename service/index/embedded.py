@@ -43,8 +43,8 @@ _SETTINGS = (
     "unix_socket_permissions=0700",
     "max_connections=40",
     "shared_buffers=128MB",
-    # Containers have a /dev/shm of 64 MB by default; parallel index builds would not fit in it.
-    "max_parallel_maintenance_workers=0",
+    # Graphs are built on half of the cores (`graphs` copes with a small /dev/shm); the rest serves.
+    f"max_parallel_maintenance_workers={(os.cpu_count() or 1) // 2:d}",
     "max_parallel_workers_per_gather=0",
 )
 

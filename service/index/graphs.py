@@ -130,7 +130,14 @@ class Graphs:
         await connection.execute(f"SET maintenance_work_mem = '{memory // 1024:d}kB'")
         # One of this name that is there was not finished.
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        await connection.execute(create_index(place))
+        try:
+            await connection.execute(create_index(place))
+        except asyncpg.DiskFullError:
+            # Several processes build in /dev/shm, of which containers have 64 MB by default.
+            logger.info("building a graph with one process", extra={"graph": name})
+            await connection.execute("SET max_parallel_maintenance_workers = 0")
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            await connection.execute(create_index(place))
 
     async def _watch(self) -> None:
         while True:

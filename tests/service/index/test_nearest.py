@@ -355,7 +355,7 @@ async def _search_while_building(filled: Filled, index: PostgresIndex) -> None:
         building = asyncio.gather(index.build_graphs(), other.build_graphs())
         rounds = 0
         while not building.done() or rounds < 3:
-            vector = films[200 + rounds].vectors[0]
+            vector = films[200 + rounds % 100].vectors[rounds // 100]  # no two are the same
             new, segments = _new(1000 + rounds, vector[None], collection=name)
             stored, _ = await index.add(new, space=SPACE, segments=segments)
             [hit] = await index.search(vector, space=SPACE, wish=Wish(1), collection=name)
