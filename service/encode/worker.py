@@ -16,11 +16,11 @@ from service.channel import Channel, Header
 from service.encode.device import CPU, DeviceError, parse_device
 from service.encode.device_errors import meaning
 from service.encode.golden import Golden, bad_rows, check, still_sings
-from service.encode.memory import available_bytes
 from service.encode.processor import slow_reason
 from service.encode.runtime import Model, Network, Precision
 from service.encode.staging import Staging
 from service.frames import Slot, map_slot
+from service.memory import available_bytes
 from service.videoclip.golden import GoldenOutputs, read_golden
 from service.videoclip.manifest import (
     GOLDEN_FILE,

@@ -12,7 +12,9 @@ from service.settings import Settings
 
 def choose_index(settings: Settings, *, data_dir: Path) -> PostgresIndex:
     """Return the index, not yet started; an embedded server keeps its data below ``data_dir``."""
-    dsn: str | EmbeddedPostgres = EmbeddedPostgres(data_dir / "postgres")
+    dsn: str | EmbeddedPostgres = EmbeddedPostgres(
+        data_dir / "postgres", buffer_bytes=settings.postgres_buffer_bytes
+    )
     if settings.database_url is not None:
         dsn = settings.database_url.get_secret_value()
     return PostgresIndex(

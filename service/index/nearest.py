@@ -20,8 +20,11 @@ from service.index.place import Place
 from service.index.video_index import Hit, SegmentHit, Vector
 from service.index.wish import Wish
 
-_LEAST: Final = 100  # candidates; with fewer recall suffers under filters
+_LEAST: Final = 50  # candidates; with fewer recall suffers under filters
 _MARGIN: Final = 4  # candidates per wanted segment at first
+_EFFORT: Final = 100  # nodes in hand for a graph of ...
+_EFFORT_SEGMENTS: Final = 50_000  # ... so many segments; more with each doubling
+_EFFORT_GROWTH: Final = 0.25
 _GRAPH_SHARE: Final = 4  # candidates beyond this part of a place: comparing all is no more work
 _HALF_STEP: Final = 2e-3  # cosines of half precision are nearer than this to the exact ones
 
@@ -54,7 +57,7 @@ async def search(
     while candidates * _GRAPH_SHARE <= place.segments:
         statement, values = nearest_sql.propose(query, place, wish, candidates=candidates)
         async with connection.transaction(readonly=True):
-            await connection.execute(nearest_sql.settings(candidates))
+            await connection.execute(nearest_sql.settings(max(candidates, _effort(place))))
             rows = await connection.fetch(statement, *values)
         if rows[0]["candidates"] < candidates:
             break  # the filter leaves too few, or the graph has lost its way between them
@@ -70,6 +73,12 @@ async def search(
             return await _exact(connection, query, place, wish, among=among)
         candidates *= 4  # one video can own all candidates
     return await _exact(connection, query, place, wish)
+
+
+def _effort(place: Place) -> int:
+    """How many nodes the graph keeps in hand (ef): larger ones lose recall with the same number."""
+    doublings = math.log2(max(1.0, place.segments / _EFFORT_SEGMENTS))
+    return round(_EFFORT * (1 + _EFFORT_GROWTH * doublings))
 
 
 async def _through_graph(connection: Any, place: Place, wish: Wish, exact_segments: int) -> bool:

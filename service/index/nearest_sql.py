@@ -27,10 +27,10 @@ _SEGMENT: Final = (
 )
 
 
-def settings(candidates: int) -> str:
-    """Return the statement that prepares a transaction for `propose`."""
+def settings(effort: int) -> str:
+    """Return the statement that prepares a transaction for `propose`; ``effort`` is HNSW's ef."""
     wanted = {
-        "hnsw.ef_search": str(min(_MAX_EF_SEARCH, candidates)),
+        "hnsw.ef_search": str(min(_MAX_EF_SEARCH, effort)),
         # The order of what comes is not that of the answer, so it need not be strict.
         "hnsw.iterative_scan": "relaxed_order",
         "hnsw.max_scan_tuples": str(_MAX_SCAN),
@@ -86,20 +86,26 @@ def exact(
 ) -> Statement:
     """Ranked hits among all; or among some videos, which passed the filter on videos before."""
     parameters = Parameters(query)
-    conditions = " AND ".join(_conditions(place, wish.wanted, parameters))
+    conditions = _conditions(place, wish.wanted, parameters)
+    # Of a video that was chosen: its collection is known, and naming it would let the planner read
+    # the whole place for each video, which it does while it has no statistics.
+    of_video = " AND ".join(["s.video_id = chosen.id", *conditions[1:]])
+    condition = video_condition(wish.wanted, parameters) if among is None else None
+    scored = f"SELECT {_SEGMENT} FROM segments s WHERE {' AND '.join(conditions)}"
+    chosen = None
     if among is not None:
-        ids = parameters.put(list(among), "text[]")
-        scored = f"SELECT {_SEGMENT} FROM segments s WHERE {conditions} AND s.video_id = ANY({ids})"
-    else:
-        condition = video_condition(wish.wanted, parameters)
-        scored = f"SELECT {_SEGMENT} FROM segments s WHERE {conditions}"
-        if condition is not None:
-            # LATERAL and OFFSET keep it at this plan: few videos first, then their segments.
-            scored = (
-                f"SELECT s.* FROM (SELECT v.id FROM videos v WHERE v.collection_id ="
-                f" {place.collection_id:d} AND {condition} OFFSET 0) chosen, LATERAL"
-                f" ({scored} AND s.video_id = chosen.id OFFSET 0) s"
-            )
+        chosen = f"SELECT unnest({parameters.put(list(among), 'text[]')}) AS id"
+    elif condition is not None:
+        chosen = (
+            f"SELECT v.id FROM videos v WHERE v.collection_id = {place.collection_id:d}"
+            f" AND {condition} OFFSET 0"
+        )
+    if chosen is not None:
+        # LATERAL and OFFSET keep it at this plan: few videos first, then their segments.
+        scored = (
+            f"SELECT s.* FROM ({chosen}) chosen, LATERAL"
+            f" (SELECT {_SEGMENT} FROM segments s WHERE {of_video} OFFSET 0) s"
+        )
     return (
         f"WITH scored AS ({scored}), {_ranked(wish, parameters)}"
         " SELECT * FROM hits ORDER BY rank, place",

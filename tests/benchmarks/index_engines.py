@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,16 +23,27 @@ from tests.benchmarks.vector_set import SEGMENTS_PER_VIDEO, Vectors, VectorSet
 _MIB = 1 << 20
 _BATCH = 500  # videos of one load
 _CLIENTS = 8
+EFFORTS = (64, 100, 150, 200, 300, 400, 600)
+_SIZES = """
+    SELECT pg_table_size('segments') + pg_table_size('videos'), sum(pg_relation_size(c.oid))
+    FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw'
+"""
 
 
 class Engine(Protocol):
     """Something that finds the nearest."""
 
     has_filters: bool
+    efforts: Sequence[int]
+    """How much a search may look at: the benchmark takes the least that finds enough."""
+    effort: int
 
-    def __init__(self, folder: Path) -> None: ...
+    def __init__(self, folder: Path, vectors: VectorSet) -> None: ...
 
-    async def load(self, vectors: VectorSet) -> None:
+    async def open(self) -> None:
+        """Be ready to load, or to search what was loaded before."""
+
+    async def load(self) -> None:
         """Store all vectors."""
 
     async def build(self) -> None:
@@ -51,20 +63,26 @@ class OurEngine:
     """The index of the service over its embedded Postgres."""
 
     has_filters = True
+    efforts: Sequence[int] = (0,)  # it chooses itself
+    effort = 0
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vectors: VectorSet) -> None:
+        self._vectors = vectors
         folder.chmod(0o755)  # run as root, the server is another user
         self._folder = folder / "vtag"
         self._server = EmbeddedPostgres(self._folder / "postgres")
         self._index = PostgresIndex(self._server, graph_memory_bytes=4 << 30)
-        self._space = Space("bench", "0", 0.0, 0)
-
-    async def load(self, vectors: VectorSet) -> None:
-        """Load by `add_many`."""
-        await self._index.start()
         self._space = Space("bench", "0", 0.0, vectors.real.shape[1])
-        classes = {name: values.tolist() for name, values in vectors.classes().items()}
-        for start, chunk in vectors.chunks():
+        self._sizes = ""
+
+    async def open(self) -> None:
+        """Start the server."""
+        await self._index.start()
+
+    async def load(self) -> None:
+        """Load by `add_many`."""
+        classes = {name: values.tolist() for name, values in self._vectors.classes().items()}
+        for start, chunk in self._vectors.chunks():
             first = start // SEGMENTS_PER_VIDEO
             videos = chunk.reshape(-1, SEGMENTS_PER_VIDEO, chunk.shape[1])
             batch: list[Any] = []
@@ -80,13 +98,18 @@ class OurEngine:
     async def build(self) -> None:
         """Build the graph."""
         await self._index.build_graphs()
+        table, graph = await self._index.database.run(lambda c: c.fetchrow(_SIZES))
+        self._sizes = f"rows {table / _MIB:.0f} MiB, graph {graph / _MIB:.0f} MiB"
 
     def notes(self) -> str:
-        """Disk of the whole cluster, its log of writes included; memory of its processes."""
+        """Disk of the whole cluster, its log of writes included; memory of its processes.
+
+        Pages of the server's own cache count as memory once, and those of the system's cache not.
+        """
         disk = sum(each.stat().st_size for each in self._folder.rglob("*") if each.is_file())
         server = psutil.Process(self._server.pid)
         shares = [each.memory_full_info().pss for each in (server, *server.children())]
-        return f"disk {disk / _MIB:.0f} MiB, memory {sum(shares) / _MIB:.0f} MiB (PSS)"
+        return f"disk {disk / _MIB:.0f} MiB ({self._sizes}), memory {sum(shares) / _MIB:.0f} MiB"
 
     async def search(self, query: Vectors, *, key: str | None, top_k: int) -> list[float]:
         """Ask as `POST /search` does."""
@@ -104,30 +127,41 @@ class FaissEngine:
     """FAISS HNSW of whole precision, in this process."""
 
     has_filters = False
+    efforts: Sequence[int] = EFFORTS
+    effort = EFFORTS[0]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vectors: VectorSet) -> None:
+        self._vectors = vectors
         self._path = folder / "faiss.index"
-        self._vectors: list[Vectors] = []
+        self._drawn: list[Vectors] = []
         self._index: Any = None
         self._before = 0
         self._threads = ThreadPoolExecutor(_CLIENTS)
 
-    async def load(self, vectors: VectorSet) -> None:
-        """Draw them; it takes them while it builds."""
+    async def open(self) -> None:
+        """Read what was written."""
         import faiss
 
         self._before = psutil.Process().memory_info().rss
-        self._index = faiss.IndexHNSWFlat(vectors.real.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+        if self._path.exists():
+            self._index = faiss.read_index(str(self._path))
+            faiss.omp_set_num_threads(1)
+
+    async def load(self) -> None:
+        """Draw them; it takes them while it builds."""
+        import faiss
+
+        dimensions = self._vectors.real.shape[1]
+        self._index = faiss.IndexHNSWFlat(dimensions, 16, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = 128
-        self._index.hnsw.efSearch = 100
-        self._vectors = [chunk for _, chunk in vectors.chunks()]
+        self._drawn = [chunk for _, chunk in self._vectors.chunks()]
 
     async def build(self) -> None:
         """Add all, on all cores."""
         import faiss
 
-        while self._vectors:
-            self._index.add(self._vectors.pop(0))
+        while self._drawn:
+            self._index.add(self._drawn.pop(0))
         faiss.write_index(self._index, str(self._path))
         faiss.omp_set_num_threads(1)
 
@@ -139,6 +173,7 @@ class FaissEngine:
     async def search(self, query: Vectors, *, key: str | None, top_k: int) -> list[float]:
         """Search on a thread, as its clients are."""
         assert key is None
+        self._index.hnsw.efSearch = self.effort
 
         def work() -> list[float]:
             cosines, _ = self._index.search(query[None], top_k)
@@ -156,30 +191,40 @@ class LanceEngine:
     """LanceDB, IVF_HNSW_SQ with refining, scalar indexes for the filters."""
 
     has_filters = True
+    efforts: Sequence[int] = EFFORTS
+    effort = EFFORTS[0]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vectors: VectorSet) -> None:
+        self._vectors = vectors
         self._folder = folder / "lance"
+        self._database: Any = None
         self._table: Any = None
         self._before = 0
 
-    async def load(self, vectors: VectorSet) -> None:
-        """Add by chunks."""
+    async def open(self) -> None:
+        """Open the table if it is there."""
         import lancedb
-        import pyarrow as pa
 
         self._before = psutil.Process().memory_info().rss
-        database = await lancedb.connect_async(str(self._folder))
-        dimensions = vectors.real.shape[1]
+        self._database = await lancedb.connect_async(str(self._folder))
+        if "segments" in await self._database.table_names():
+            self._table = await self._database.open_table("segments")
+
+    async def load(self) -> None:
+        """Add by chunks."""
+        import pyarrow as pa
+
+        dimensions = self._vectors.real.shape[1]
         classes = {
             name: np.repeat(values, SEGMENTS_PER_VIDEO).astype(np.int32)
-            for name, values in vectors.classes().items()
+            for name, values in self._vectors.classes().items()
         }
         schema = pa.schema(
             [("vector", pa.list_(pa.float32(), dimensions))]
             + [(name, pa.int32()) for name in classes]
         )
-        self._table = await database.create_table("segments", schema=schema)
-        for start, chunk in vectors.chunks():
+        self._table = await self._database.create_table("segments", schema=schema)
+        for start, chunk in self._vectors.chunks():
             columns = [
                 pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), dimensions),
                 *(pa.array(values[start : start + len(chunk)]) for values in classes.values()),
@@ -206,7 +251,7 @@ class LanceEngine:
     async def search(self, query: Vectors, *, key: str | None, top_k: int) -> list[float]:
         """Search by its asynchronous interface."""
         asked = self._table.query().nearest_to(query).distance_type("dot").limit(top_k)
-        asked = asked.refine_factor(4).select(["_distance"])
+        asked = asked.ef(self.effort).refine_factor(4).select(["_distance"])
         if key is not None:
             asked = asked.where(f"{key} = 0")
         rows = await asked.to_list()

@@ -9,10 +9,10 @@ import pytest
 from service.encode import onnx, pinned, torchscript
 from service.encode.device import CPU, Device, DeviceError
 from service.encode.device_errors import DeviceLostError, OutOfDeviceMemoryError, meaning
-from service.encode.memory import available_bytes
 from service.encode.processor import slow_reason
 from service.encode.runtime import Model, Precision
 from service.encode.staging import Staging
+from service.memory import available_bytes
 from service.videoclip.input_spec import Preprocessing
 from service.videoclip.preprocessing import normalize
 from tests.service.small_artefact import SIZE, _text_graph, publish, weights
