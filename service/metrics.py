@@ -193,6 +193,9 @@ class Metrics:
             "vtag_media_limit_bytes", "Most bytes of videos that are kept (VTAG_MEDIA_BYTES)."
         )
         self.jobs = self._gauge("vtag_jobs", "Jobs of this service that have not ended.", "state")
+        self.job_age_seconds = self._gauge(
+            "vtag_job_age_seconds", "How long the oldest job of this service that is due waits."
+        )
         self.jobs_ended = self._counter(
             "vtag_jobs_ended",
             "Jobs that ended, and attempts that were interrupted.",

@@ -43,7 +43,6 @@ _MISTAKES: Final = (
     CollectionMissingError,
     DeviceError,
     IndexSetupError,
-    IndexUnavailableError,
     SettingsError,
     SourceError,
     StateFolderError,
@@ -65,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse([f"--collection: there is no collection {str(error)!r}"])
     except (ValueError, *_MISTAKES) as error:
         return _refuse([str(error)])
+    except IndexUnavailableError:
+        _refuse(["the database does not answer, or refuses; the same command goes on from here"])
+        return _SOME_FAILED
     except ConnectionError as error:
         return _refuse([f"--address: no cluster there ({str(error).splitlines()[0][:200]})"])
     except KeyboardInterrupt:
@@ -142,7 +144,11 @@ def _index(asked: argparse.Namespace, settings: Settings) -> int:
             load=lambda batch: portal.call(lambda: index.add_many(batch, space=plan.space)),
             checkpoint=checkpoint,
         )
-        return _run(asked, plan, listed, device=device, writer=writer, checkpoint=checkpoint)
+        status = _run(asked, plan, listed, device=device, writer=writer, checkpoint=checkpoint)
+        if writer.videos:
+            print("building the graph for search, where there is enough", file=sys.stderr)
+            portal.call(index.build_graphs)
+        return status
 
 
 @contextmanager

@@ -35,6 +35,7 @@ _BUILD_SECONDS: Final = 2.0  # between looks at a graph that is being built
 _AWAY_SECONDS: Final = 1.0  # after a failure nobody waits for the next one
 _START_SECONDS: Final = 10.0
 _PING_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 20.0  # milvus-lite finishes what it writes; now and then it never ends
 _THREADS: Final = 8
 _MESSAGE_BYTES: Final = 16 * 1024 * 1024  # of vectors in one write; servers take 64 MB
 _ROW_BYTES: Final = 2048  # of a row beside its vector, metadata included
@@ -114,15 +115,19 @@ class Milvus:
         writers, self._writers = self._writers, None
         if threads is None or writers is None:
             return
+        loop = asyncio.get_running_loop()
         try:
-            if client is not None:
-                await asyncio.get_running_loop().run_in_executor(threads, client.close)
-            if self._is_lite:
-                from milvus_lite.server_manager import server_manager_instance
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                if client is not None:
+                    await loop.run_in_executor(threads, client.close)
+                if self._is_lite:
+                    from milvus_lite.server_manager import server_manager_instance
 
-                await asyncio.get_running_loop().run_in_executor(
-                    threads, server_manager_instance.release_server, self._url
-                )
+                    await loop.run_in_executor(
+                        threads, server_manager_instance.release_server, self._url
+                    )
+        except TimeoutError:
+            logger.warning("Milvus does not let go in %g s: left behind", _CLOSE_SECONDS)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             writers.shutdown(wait=False, cancel_futures=True)

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import asyncpg
+
 from service.index import catalogue, nearest
 from service.index.database import Database
 from service.index.graphs import Graphs
 from service.index.segment import Vector
 from service.index.space import Space
 from service.index.vectors import SegmentRow, VectorWriter
-from service.index.video_index import Hit
+from service.index.video_index import Hit, IndexUnavailableError
 from service.index.wish import Wish
 
 _AGAIN_SECONDS: Final = 1.0  # while another service builds
@@ -81,9 +83,16 @@ class PostgresVectors:
         """Filters look at the rows of videos: there is nothing to be brought up to date."""
 
     async def build(self) -> None:
-        """Return when all graphs that are wanted are there."""
-        while not await self._graphs.build(at_once=True):
-            await asyncio.sleep(_AGAIN_SECONDS)
+        """Return when all graphs that are wanted are there.
+
+        Raises:
+            IndexUnavailableError: the database is gone, or has no room for them.
+        """
+        try:
+            while not await self._graphs.build(at_once=True):
+                await asyncio.sleep(_AGAIN_SECONDS)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise IndexUnavailableError from error
 
     async def embeddings(self, video_ids: Sequence[str], *, space: Space) -> Mapping[str, Vector]:
         """Return video id -> the vectors of its segments in one space, float32 (segments, D)."""

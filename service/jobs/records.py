@@ -93,6 +93,17 @@ class JobRecords:
         )
         return int(found)
 
+    async def age_seconds(self) -> float:
+        """Return how long the oldest job of this service that is due has waited; 0 without one."""
+        found = await self._database.run(
+            lambda c: c.fetchval(
+                "SELECT extract(epoch FROM now() - min(coalesce(next_attempt_at, created_at)))"
+                " FROM jobs WHERE owner = $1 AND waits",
+                self._owner,
+            )
+        )
+        return max(0.0, float(found or 0.0))
+
     async def begin(self, job_id: str) -> Job | None:
         """Begin an attempt here of a job that the queue handed out; None if it has ended.
 

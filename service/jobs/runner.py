@@ -187,6 +187,7 @@ class Jobs:
         while True:
             try:
                 self._metrics.jobs.labels("waiting").set(await self.records.waiting())
+                self._metrics.job_age_seconds.set(await self.records.age_seconds())
                 if time.monotonic() - touched > _TOUCH_SECONDS:
                     await self.upkeep.touch()
                     touched = time.monotonic()

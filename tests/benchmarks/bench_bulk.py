@@ -143,7 +143,7 @@ def ray(films: Path, state: Path) -> None:
     if process.returncode:
         raise SystemExit(told)
     print(f"ray: {time.perf_counter() - began:.0f} s with all starts", flush=True)
-    print(f"  {told.splitlines()[-1]}")
+    print(f"  {[line for line in told.splitlines() if 'videos/s' in line][-1]}")
     show(meter)
 
 

@@ -68,6 +68,12 @@ SEARCH = Board(
                 shape="stack",
             ),
             Panel(
+                "Age of the oldest job",
+                "Since it was due; of the service that waits longest.",
+                {"oldest": f"max({of('vtag_job_age_seconds')})"},
+                unit="s",
+            ),
+            Panel(
                 "Jobs that ended",
                 "In an hour, by kind and outcome.",
                 {

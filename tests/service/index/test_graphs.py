@@ -1,4 +1,4 @@
-"""The building of graphs on a machine that lacks what the fast way needs."""
+"""Graphs are built, and places read, where what the fast way needs is not there."""
 
 from functools import partial
 from typing import Any
@@ -7,11 +7,13 @@ import asyncpg
 import numpy as np
 import pytest
 
-from service.index import graphs
+from service.index import catalogue, graphs, nearest_sql
+from service.index.filter import Filter, OneOf
 from service.index.postgres import PostgresIndex
 from service.index.segment import NewSegment
 from service.index.space import Space
-from service.index.video_index import NewVideo
+from service.index.video_index import Batch, NewVideo, Vector
+from service.index.wish import Wish
 
 pytestmark = pytest.mark.anyio
 
@@ -55,3 +57,36 @@ async def test_a_graph_is_built_by_one_process_where_shared_memory_is_small(
 
 async def _execute(connection: Any, statement: str) -> None:
     await connection.execute(statement)
+
+
+async def test_a_filter_reads_segments_by_video_before_there_are_statistics(postgres: str) -> None:
+    """The planner knows nothing of a table that was just loaded, and must not read all of it."""
+    index = PostgresIndex(postgres)
+    await index.start()
+    try:
+        vectors = np.eye(8, dtype=np.float32)
+        segments = [NewSegment(float(n), n + 1.0, vector) for n, vector in enumerate(vectors)]
+        facts = (8.0, 25.0, 64, 48, "h264")
+        batch: Batch = [
+            (NewVideo(f"{number}", 1, None, {"kind": number % 10}, *facts), segments)
+            for number in range(300)
+        ]
+        assert all(await index.add_many(batch, space=SPACE))
+        wish = Wish(10, "segment", 10, wanted=Filter(metadata=(OneOf("kind", (0,)),)))
+        plans = await index.database.run(partial(_plans, query=vectors[0], wish=wish))
+    finally:
+        await index.close()
+    for plan in plans:
+        assert "segments_pkey" in plan
+        assert "segments_place" not in plan
+
+
+async def _plans(connection: Any, *, query: Vector, wish: Wish) -> list[str]:
+    place = await catalogue.place(connection, "default", SPACE)
+    assert place is not None
+    found = []
+    for among in (None, ("vid_1", "vid_2")):
+        statement, values = nearest_sql.exact(query, place, wish, among=among)
+        rows = await connection.fetch(f"EXPLAIN {statement}", *values)
+        found.append("\n".join(row[0] for row in rows))
+    return found

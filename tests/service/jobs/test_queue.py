@@ -1,6 +1,7 @@
 """Several services on one real Postgres: who gets which job, when, and who takes over."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,24 @@ async def test_as_many_run_at_once_as_are_wanted(postgres: str, tmp_path: Path) 
         for job in sent:
             await until(jobs, job.id, _ended)
         assert sorted(handler.began) == sorted(job.id for job in sent)
+
+
+async def test_the_oldest_job_that_is_due_has_an_age(postgres: str, tmp_path: Path) -> None:
+    """What runs has none, nor has what is tried again later."""
+    handler = Steps()
+    older = "UPDATE vtag.jobs SET created_at = now() - interval '90 s', next_attempt_at = $2"
+    async with running(postgres, tmp_path, handler, max_waiting=9) as jobs:
+        first = await send(jobs)
+        await until(jobs, first.id, lambda job: job.state == "running")
+        assert await jobs.records.age_seconds() == 0
+        second = await send(jobs)
+        assert await jobs.records.age_seconds() < 60
+        await _execute(postgres, f"{older} WHERE id = $1", second.id, None)
+        assert 90 <= await jobs.records.age_seconds() < 180
+        later = datetime.now(UTC) + timedelta(hours=1)
+        await _execute(postgres, f"{older} WHERE id = $1", second.id, later)
+        assert await jobs.records.age_seconds() == 0
+        handler.go_on.set()
 
 
 @pytest.mark.slow
