@@ -30,7 +30,7 @@ BENCH := $(VENV)/.installed-bench
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help install install-training serve test test-slow lint check demo-model reproduce \
-	bench bench-search bench-index schema dashboards drill metrics-table wheel \
+	bench bench-search bench-index capacity schema dashboards drill metrics-table wheel \
 	compose-check sbom audit licences constraints hooks clean distclean
 
 help: ## show this list
@@ -75,6 +75,9 @@ bench-search: $(TEST) ## measure how well search finds, over HTTP and without a 
 SEGMENTS ?= 50000
 bench-index: $(BENCH) ## measure the index beside FAISS and LanceDB (SEGMENTS=1000000, VTAG_TEST_DATA)
 	$(PY) -m tests.benchmarks.bench_index --segments $(SEGMENTS)
+
+capacity: $(TEST) ## write deploy/CAPACITY.md from tests/benchmarks/unit_costs.toml
+	$(PY) -m tests.benchmarks.capacity
 
 schema: $(SERVICE) ## write model_store/manifest.schema.json from the Manifest class
 	$(PY) -c 'import json; from service.videoclip.manifest import Manifest; print(json.dumps(Manifest.model_json_schema(), indent=2, ensure_ascii=False))' > model_store/manifest.schema.json

@@ -16,16 +16,19 @@ from typing import Any, Final
 import numpy as np
 
 from service.index import nearest_sql
+from service.index.filter import Filter
 from service.index.place import Place
 from service.index.video_index import Hit, SegmentHit, Vector
 from service.index.wish import Wish
 
-_LEAST: Final = 50  # candidates; with fewer recall suffers under filters
+_LEAST: Final = 50  # candidates
+_FILTERED: Final = 2  # times the effort, since most nodes are gone by; and, of that, ...
+_FILTERED_SHARE: Final = 8  # ... this part as candidates: with fewer recall suffers under filters
 _MARGIN: Final = 4  # candidates per wanted segment at first
-_EFFORT: Final = 100  # nodes in hand for a graph of ...
-_EFFORT_SEGMENTS: Final = 50_000  # ... so many segments; more with each doubling
-_EFFORT_GROWTH: Final = 0.25
-_GRAPH_SHARE: Final = 4  # candidates beyond this part of a place: comparing all is no more work
+_EFFORT: Final = 105  # nodes in hand for a graph of ...
+_EFFORT_SEGMENTS: Final = 100_000  # ... so many segments; beyond them more, as the square root
+_SHARE: Final = 4  # candidates beyond this part of a place: ranking all is no more work
+_FILTERED_SEGMENTS: Final = 200_000  # of a place where a filter may leave as many as are compared
 _HALF_STEP: Final = 2e-3  # cosines of half precision are nearer than this to the exact ones
 
 
@@ -51,17 +54,26 @@ async def search(
     connection: Any, query: Vector, *, place: Place, wish: Wish, exact_segments: int
 ) -> Sequence[Hit]:
     """Return hits, best first, from one place; ``query`` is float32 (dimensions,), unit length."""
-    if not await _through_graph(connection, place, wish, exact_segments):
-        return await _exact(connection, query, place, wish)
+    through_graph = await _through_graph(connection, place, wish, exact_segments)
+    effort = _effort(place, wish)
     candidates = max(_LEAST, wish.depth * _MARGIN)
-    while candidates * _GRAPH_SHARE <= place.segments:
-        statement, values = nearest_sql.propose(query, place, wish, candidates=candidates)
-        async with connection.transaction(readonly=True):
-            await connection.execute(nearest_sql.settings(max(candidates, _effort(place))))
+    if through_graph and wish.wanted != Filter():
+        candidates = max(candidates, effort // _FILTERED_SHARE)
+    while candidates * _SHARE <= place.segments:
+        if through_graph:
+            statement, values = nearest_sql.propose(query, place, wish, candidates=candidates)
+            async with connection.transaction(readonly=True):
+                await connection.execute(nearest_sql.settings(max(candidates, effort)))
+                rows = await connection.fetch(statement, *values)
+        else:
+            statement, values = nearest_sql.best(query, place, wish, candidates=candidates)
             rows = await connection.fetch(statement, *values)
-        if rows[0]["candidates"] < candidates:
-            break  # the filter leaves too few, or the graph has lost its way between them
         hits = _hits(rows, wish)
+        if rows[0]["candidates"] < candidates:
+            if not through_graph:
+                return hits  # there are no more
+            through_graph = False  # the filter leaves too few, or the graph has lost its way
+            continue
         is_full = len(hits) == wish.top_k
         # Nothing above the bound is left to look at.
         is_all = rows[0]["worst"] < wish.min_cosine - _HALF_STEP
@@ -75,17 +87,19 @@ async def search(
     return await _exact(connection, query, place, wish)
 
 
-def _effort(place: Place) -> int:
+def _effort(place: Place, wish: Wish) -> int:
     """How many nodes the graph keeps in hand (ef): larger ones lose recall with the same number."""
-    doublings = math.log2(max(1.0, place.segments / _EFFORT_SEGMENTS))
-    return round(_EFFORT * (1 + _EFFORT_GROWTH * doublings))
+    effort = _EFFORT * math.sqrt(max(1.0, place.segments / _EFFORT_SEGMENTS))
+    return round(effort if wish.wanted == Filter() else effort * _FILTERED)
 
 
 async def _through_graph(connection: Any, place: Place, wish: Wish, exact_segments: int) -> bool:
     """Whether there is a graph, and more is left to compare than is worth while."""
     if not place.has_graph or place.segments <= exact_segments:
         return False
-    few = math.ceil(exact_segments * place.videos / place.segments)
+    # The fewer of a place a filter leaves, the more of it a graph goes by in vain.
+    compared = exact_segments * math.sqrt(max(1.0, place.segments / _FILTERED_SEGMENTS))
+    few = math.ceil(compared * place.videos / place.segments)
     counting = nearest_sql.count_videos(place, wish.wanted, most=few + 1)
     if counting is None:
         return True

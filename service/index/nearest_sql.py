@@ -73,12 +73,17 @@ def propose(query: Vector, place: Place, wish: Wish, *, candidates: int) -> Stat
         f"SELECT {_SEGMENT} FROM segments s WHERE {' AND '.join(conditions)}"
         f" ORDER BY s.embedding::{half} <#> $1::vector::{half} LIMIT {candidates:d}"
     )
-    found = "SELECT count(*) AS candidates, min(cosine) AS worst FROM scored"
-    return (
-        f"WITH scored AS MATERIALIZED ({scored}), {_ranked(wish, parameters)}"
-        f" SELECT * FROM ({found}) figures LEFT JOIN hits ON true ORDER BY rank, place",
-        parameters.values,
+    return _with_figures(scored, wish, parameters), parameters.values
+
+
+def best(query: Vector, place: Place, wish: Wish, *, candidates: int) -> Statement:
+    """As `propose`, but the best among all that the filter leaves, found by comparing them all."""
+    parameters = Parameters(query)
+    scored = (
+        f"SELECT * FROM ({_compared(place, wish, parameters)}) compared"
+        f" ORDER BY cosine DESC, video_id, ordinal LIMIT {candidates:d}"
     )
+    return _with_figures(scored, wish, parameters), parameters.values
 
 
 def exact(
@@ -86,13 +91,23 @@ def exact(
 ) -> Statement:
     """Ranked hits among all; or among some videos, which passed the filter on videos before."""
     parameters = Parameters(query)
+    scored = _compared(place, wish, parameters, among=among)
+    return (
+        f"WITH scored AS ({scored}), {_ranked(wish, parameters)}"
+        " SELECT * FROM hits ORDER BY rank, place",
+        parameters.values,
+    )
+
+
+def _compared(
+    place: Place, wish: Wish, parameters: Parameters, *, among: Sequence[str] | None = None
+) -> str:
+    """All segments that the filter leaves, with their cosines."""
     conditions = _conditions(place, wish.wanted, parameters)
     # Of a video that was chosen: its collection is known, and naming it would let the planner read
     # the whole place for each video, which it does while it has no statistics.
     of_video = " AND ".join(["s.video_id = chosen.id", *conditions[1:]])
     condition = video_condition(wish.wanted, parameters) if among is None else None
-    scored = f"SELECT {_SEGMENT} FROM segments s WHERE {' AND '.join(conditions)}"
-    chosen = None
     if among is not None:
         chosen = f"SELECT unnest({parameters.put(list(among), 'text[]')}) AS id"
     elif condition is not None:
@@ -100,16 +115,21 @@ def exact(
             f"SELECT v.id FROM videos v WHERE v.collection_id = {place.collection_id:d}"
             f" AND {condition} OFFSET 0"
         )
-    if chosen is not None:
-        # LATERAL and OFFSET keep it at this plan: few videos first, then their segments.
-        scored = (
-            f"SELECT s.* FROM ({chosen}) chosen, LATERAL"
-            f" (SELECT {_SEGMENT} FROM segments s WHERE {of_video} OFFSET 0) s"
-        )
+    else:
+        return f"SELECT {_SEGMENT} FROM segments s WHERE {' AND '.join(conditions)}"
+    # LATERAL and OFFSET keep it at this plan: few videos first, then their segments.
     return (
-        f"WITH scored AS ({scored}), {_ranked(wish, parameters)}"
-        " SELECT * FROM hits ORDER BY rank, place",
-        parameters.values,
+        f"SELECT s.* FROM ({chosen}) chosen, LATERAL"
+        f" (SELECT {_SEGMENT} FROM segments s WHERE {of_video} OFFSET 0) s"
+    )
+
+
+def _with_figures(scored: str, wish: Wish, parameters: Parameters) -> str:
+    """Ranked hits of candidates; the first row has how many there were, and the least cosine."""
+    found = "SELECT count(*) AS candidates, min(cosine) AS worst FROM scored"
+    return (
+        f"WITH scored AS MATERIALIZED ({scored}), {_ranked(wish, parameters)}"
+        f" SELECT * FROM ({found}) figures LEFT JOIN hits ON true ORDER BY rank, place"
     )
 
 
