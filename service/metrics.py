@@ -21,7 +21,7 @@ _SIZE_BUCKETS = tuple(2.0**power for power in range(11))  # 1 to 1024
 _RATIO_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
 
 _REASONS: Final = (
-    *("queue_full", "deadline", "quota", "too_large", "draining", "not_ready", "auth"),
+    *("queue_full", "deadline", "quota", "too_large", "draining", "not_ready", "auth", "share"),
 )
 _SUFFIXES: Final[Mapping[Kind, str]] = {"counter": "_total", "info": "_info"}
 
@@ -194,7 +194,8 @@ class Metrics:
         )
         self.jobs = self._gauge("vtag_jobs", "Jobs of this service that have not ended.", "state")
         self.job_age_seconds = self._gauge(
-            "vtag_job_age_seconds", "How long the oldest job of this service that is due waits."
+            "vtag_job_age_seconds",
+            "How long the oldest job that is due, and that this service can run, waits.",
         )
         self.jobs_ended = self._counter(
             "vtag_jobs_ended",

@@ -200,14 +200,6 @@ class Settings(MediaSettings, JobSettings, TracingSettings, VectorSettings, Webh
     evaluation_cache_bytes: Bytes = Field(
         default=1024 * MiB, description="disk for decoded frames while lambda is evaluated"
     )
-    graph_memory_bytes: Bytes = Field(default=1024 * MiB, description="to build a graph for search")
-    postgres_buffer_bytes: Bytes | None = Field(
-        default=None,
-        description="cache of the embedded Postgres; unset: a quarter of what is free, to 4 GiB",
-    )
-    exact_search_segments: Annotated[int, Field(ge=0)] = Field(
-        default=10_000, description="up to this many segments search compares all of them"
-    )
 
     @field_validator("database_url", mode="after")
     @classmethod

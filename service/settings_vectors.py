@@ -1,15 +1,18 @@
-"""Settings of where vectors are, if they are not in Postgres."""
+"""Settings of where vectors are, and how they are searched."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
+from service.settings_types import Bytes, MiB
+
 
 class VectorSettings(BaseSettings):
-    """Which Milvus has the vectors, and how it knows us."""
+    """Postgres and its graphs; or which Milvus has the vectors, and how it knows us."""
 
     vector_url: SecretStr | None = Field(
         default=None,
@@ -22,6 +25,15 @@ class VectorSettings(BaseSettings):
     vector_ca_file: Path | None = Field(
         default=None,
         description="PEM file of who signed the certificate of that Milvus; unset: known ones",
+    )
+
+    graph_memory_bytes: Bytes = Field(default=1024 * MiB, description="to build a graph for search")
+    postgres_buffer_bytes: Bytes | None = Field(
+        default=None,
+        description="cache of the embedded Postgres; unset: a quarter of what is free, to 4 GiB",
+    )
+    exact_search_segments: Annotated[int, Field(ge=0)] = Field(
+        default=10_000, description="up to this many segments search compares all of them"
     )
 
     @field_validator("vector_url", mode="after")

@@ -27,6 +27,7 @@ from urllib.parse import quote
 import asyncpg
 
 from service.index import postmaster_guard
+from service.index.server_user import helper_user, let_pass
 from service.index.video_index import IndexSetupError
 from service.memory import available_bytes
 
@@ -35,7 +36,6 @@ logger = logging.getLogger("vtag.postgres")
 _MAJOR = "18"
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_BYTES = 107  # sun_path of Linux holds 108 with the closing zero
-_HELPERS = ("postgres", "daemon", "nobody")  # Postgres refuses to run as root
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 10 * 1024 * 1024
 _STOP_SECONDS = 10.0
@@ -123,15 +123,19 @@ class EmbeddedPostgres:
         version = (self.folder / "PG_VERSION").read_text().strip()
         if version != _MAJOR:
             raise IndexSetupError(f"{self.folder} is of Postgres {version}, not {_MAJOR}")
-        await self._launch(programs)
+        try:
+            await self._launch(programs)
+        except IndexSetupError:
+            await self.stop()
+            raise
         self._watch = asyncio.create_task(self._keep_alive(programs), name="embedded-postgres")
 
     def _prepare(self, programs: Path) -> None:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
-            self._user = _helper_user(self.folder)
-            _let_pass(self.folder.parent)
-            _let_pass(programs)
+            self._user = helper_user(self.folder)
+            let_pass(self.folder.parent)
+            let_pass(programs)
         self._sockets = self.folder
         if len(os.fsencode(self.folder / _SOCKET_NAME)) > _SOCKET_PATH_BYTES:
             # A name that follows from the folder: the next start finds what this one left.
@@ -192,7 +196,7 @@ class EmbeddedPostgres:
             if await self._answers(self._process, end=end):
                 return
             if self._process.returncode is None:
-                await self.stop()
+                await _end(self._process)
                 raise IndexSetupError(f"Postgres is not ready in time; {self._log} says why")
             if loop.time() > give_up:
                 raise IndexSetupError(f"Postgres does not start; {self._log} says why")
@@ -260,15 +264,20 @@ class EmbeddedPostgres:
             self._watch = None
         process, self._process = self._process, None
         if process is not None:
-            for way in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-                if process.returncode is not None:
-                    break
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(way)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            await _end(process)
         if self._sockets != self.folder:
             shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Stop it: politely, then not."""
+    for way in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        if process.returncode is not None:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(way)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
 
 
 def _end_with(parent: int) -> Callable[[], None]:
@@ -282,23 +291,3 @@ def _end_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return tie
-
-
-def _helper_user(folder: Path) -> pwd.struct_passwd:
-    """Return the user Postgres runs as when we are root: the owner of the data, if there is one."""
-    if folder.exists() and folder.stat().st_uid != 0:
-        with contextlib.suppress(KeyError):
-            return pwd.getpwuid(folder.stat().st_uid)
-    for name in _HELPERS:
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise IndexSetupError(f"running as root, and none of the users {', '.join(_HELPERS)} exists")
-
-
-def _let_pass(folder: Path) -> None:
-    """Let other users pass through (not read) the folders on the way, as root's helper must."""
-    for step in (folder, *folder.parents):
-        mode = stat.S_IMODE(step.stat().st_mode)
-        if not mode & stat.S_IXOTH:
-            logger.warning("letting other users pass through %s (chmod o+x)", step)
-            step.chmod(mode | stat.S_IXOTH)

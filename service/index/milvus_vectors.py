@@ -162,11 +162,13 @@ class MilvusVectors:
             if worst is None or worst < wish.min_cosine - _STEP:
                 return hits  # nothing that could be one is left
             if len(hits) == wish.top_k or limit == MAX_LIMIT:
-                break
+                if wish.group_by == "segment" or wish.per_video == 1:
+                    return hits
+                found = await self._complete(query, scope, wish, hits)
+                # Else the best segment of a video was missed: it belongs on a page before this.
+                if len(found) == len(hits) or limit == MAX_LIMIT:
+                    return found
             limit = min(MAX_LIMIT, limit * 4)  # one video can own all candidates
-        if wish.group_by == "segment" or wish.per_video == 1:
-            return hits
-        return await self._complete(query, scope, wish, hits)
 
     async def _complete(
         self, query: Vector, scope: Scope, wish: Wish, hits: Sequence[Hit]

@@ -74,15 +74,20 @@ async def search(
                 return hits  # there are no more
             through_graph = False  # the filter leaves too few, or the graph has lost its way
             continue
-        is_full = len(hits) == wish.top_k
+        worst = rows[0]["worst"]
+        # Of those as near as the last hit, the graph may have kept back some that come before it.
+        is_full = len(hits) == wish.top_k and worst < hits[-1].segments[0].cosine
         # Nothing above the bound is left to look at.
-        is_all = rows[0]["worst"] < wish.min_cosine - _HALF_STEP
+        is_all = worst < wish.min_cosine - _HALF_STEP
         if is_full or is_all:
             if wish.group_by == "segment" or wish.per_video == 1:
                 return hits
             # The other segments of these videos need not be among the candidates.
             among = tuple(hit.video_id for hit in hits)
-            return await _exact(connection, query, place, wish, among=among)
+            found = await _exact(connection, query, place, wish, among=among)
+            if len(found) == len(hits):
+                return found
+            # The graph had missed the best segment of a video: it belongs on a page before this.
         candidates *= 4  # one video can own all candidates
     return await _exact(connection, query, place, wish)
 

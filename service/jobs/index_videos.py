@@ -1,11 +1,11 @@
-"""The job that indexes many videos, two at a time; each is written down as it is done."""
+"""The job that indexes many videos, one after another; each is written down as it is done."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
@@ -37,9 +37,6 @@ _FETCH_PAUSES_SECONDS: Final = (1.0, 5.0)
 
 _ENGINES: Final = 5
 """How often what serves may be replaced under one video."""
-
-_AT_ONCE: Final = 2
-"""Videos of one job: one is fetched and decoded while another is embedded and written."""
 
 _OF_ALL: Final = frozenset({"media_full", "model_not_served", "jobs_unavailable"})
 """Refusals that every later video would meet, too."""
@@ -86,19 +83,16 @@ class IndexVideos:
         asked = BatchOptions.model_validate(job.request)
         done = await job.pieces()
         total = len(asked.videos)
-        found = {number: done[str(number)] for number in range(total) if str(number) in done}
-        # The last attempt may have ended between the index and the note about it.
-        doubtful = len(found) + _AT_ONCE if job.is_resumed else 0
-
-        async def one(number: int) -> None:
-            video = asked.videos[number]
-            became = await self._one(asked, video, job=job, is_doubtful=number < doubtful)
-            await job.save(str(number), became)
-            found[number] = became
-            job.report("indexing", done=len(found), total=total)
-
-        await _by_turns([number for number in range(total) if number not in found], one)
-        videos = [found[number] for number in range(total)]
+        videos: list[Json] = []
+        for number, video in enumerate(asked.videos):
+            found = done.get(str(number))
+            if found is None:
+                # The last attempt may have ended between the index and the note about it.
+                is_doubtful = job.is_resumed and number == len(done)
+                found = await self._one(asked, video, job=job, is_doubtful=is_doubtful)
+                await job.save(str(number), found)
+            videos.append(found)
+            job.report("indexing", done=number + 1, total=total)
         counts = Counter(video["outcome"] for video in videos)
         return {
             "collection": asked.collection,
@@ -196,23 +190,6 @@ class IndexVideos:
                     yield file
                     return
             await asyncio.sleep(pause or 0)
-
-
-async def _by_turns(numbers: Sequence[int], work: Callable[[int], Awaitable[None]]) -> None:
-    """Do `work` for each, in this order, up to `_AT_ONCE` at a time; the first error ends all."""
-    waiting = iter(numbers)
-
-    async def turns() -> None:
-        for number in waiting:
-            await work(number)
-
-    tasks = [asyncio.create_task(turns()) for _ in range(_AT_ONCE)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 def _may_pass(error: ApiError) -> bool:

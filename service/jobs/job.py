@@ -39,6 +39,8 @@ class Job:
         priority: of jobs that wait those with the largest are begun first.
         cancel_requested: somebody wants it to end.
         queue_id: its place in the queue.
+        started_at: when its first attempt began.
+        heartbeat_at: last sign of life of an attempt.
         next_attempt_at: when a failure is given the next chance; None: as soon as can be.
     """
 
@@ -56,6 +58,7 @@ class Job:
     queue_id: int
     created_at: datetime
     started_at: datetime | None
+    heartbeat_at: datetime | None
     finished_at: datetime | None
     next_attempt_at: datetime | None
 

@@ -94,11 +94,14 @@ class JobRecords:
         return int(found)
 
     async def age_seconds(self) -> float:
-        """Return how long the oldest job of this service that is due has waited; 0 without one."""
+        """Return how long the oldest job that is due has waited; 0 without one.
+
+        Of those that this service can run: its own, and all that are not bound to another.
+        """
         found = await self._database.run(
             lambda c: c.fetchval(
                 "SELECT extract(epoch FROM now() - min(coalesce(next_attempt_at, created_at)))"
-                " FROM jobs WHERE owner = $1 AND waits",
+                " FROM jobs WHERE (owner = $1 OR NOT bound) AND waits",
                 self._owner,
             )
         )
@@ -214,12 +217,14 @@ class JobRecords:
         return {row["id"] for row in rows}
 
     async def save(self, job: Job, name: str, content: Json) -> None:
-        """Keep a finished piece of a job for its next attempt."""
+        """Keep a finished piece for the next attempt; nothing of an attempt that is over."""
         await self._database.run(
             lambda c: c.execute(
-                "INSERT INTO job_pieces (job_id, name, content) VALUES ($1, $2, $3)"
+                "INSERT INTO job_pieces (job_id, name, content) SELECT id, $3, $4 FROM jobs"
+                " WHERE id = $1 AND state = 'running' AND attempts = $2"
                 " ON CONFLICT (job_id, name) DO UPDATE SET content = excluded.content",
                 job.id,
+                job.attempts,
                 name,
                 content,
             )

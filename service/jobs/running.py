@@ -36,7 +36,8 @@ class RunningJob:
         self.folder = folder
         self.progress: Json = dict(job.progress)
         self.created_at = job.created_at
-        self.is_resumed = job.attempts > 1
+        # An attempt that was interrupted by a stop is not counted, but it was one.
+        self.is_resumed = job.attempts > 1 or job.heartbeat_at != job.started_at
         self._job = job
         self._records = records
         self._began: tuple[float, int] | None = None

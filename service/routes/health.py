@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -33,7 +34,14 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Requests can be served")
-async def readyz(request: Request) -> Response:
+async def readyz(
+    request: Request,
+    wanted: Literal["everything", "tagging"] = Query(
+        "everything",
+        alias="for",
+        description="tagging: without an index that is down, which /classify does not need",
+    ),
+) -> Response:
     """200, or 503 with the components that are not ready.
 
     A component is ready while it gets on with its work, or would: idle workers are asked now and
@@ -44,6 +52,8 @@ async def readyz(request: Request) -> Response:
     progress = progress_of(request)
     components, devices = await _look(request, seconds=_PING_SECONDS)
     waiting = _waiting(components)
+    if wanted == "tagging" and progress.parts is not None:
+        waiting = [name for name in waiting if name != "index"]
     if progress.parts is None or waiting:
         error = ApiError(
             "not_ready",

@@ -26,6 +26,7 @@ from service.videoclip.source import Limits, OpenVideo
 _NO_PTS = np.iinfo(np.int64).min
 # Packets of a video up to this size are kept: reading them again costs more than their memory.
 _KEPT_BYTES = 16 * 1024 * 1024
+_PACKET_BYTES = 512  # of a packet beside its content
 # For a single picture of which nothing tells how long it is shown.
 _STILL_SECONDS = 1.0
 
@@ -90,9 +91,11 @@ def read_index(video: OpenVideo, *, limits: Limits) -> PacketIndex:
         stamp = packet.pts
         pts.append(_NO_PTS if stamp is None else stamp)
         size.append(packet.size)
-        room -= packet.size
+        room -= packet.size + _PACKET_BYTES
         if room >= 0:
             kept.append(packet)
+        else:
+            kept.clear()
         keyframe.append(packet.is_keyframe)
         hidden = packet.is_discard or (is_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
         shown.append(not hidden)

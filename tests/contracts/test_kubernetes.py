@@ -114,7 +114,11 @@ def test_probes_ask_what_each_is_for(overlay: str) -> None:
     found = container(overlay)
     probes = {kind: found[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
     paths = {kind: probe["httpGet"]["path"] for kind, probe in probes.items()}
-    assert paths == {"startup": "/startupz", "readiness": "/readyz", "liveness": "/healthz"}
+    assert paths == {
+        "startup": "/startupz",
+        "readiness": "/readyz?for=tagging",
+        "liveness": "/healthz",
+    }
     assert set(paths.values()) == PUBLIC
     for probe in probes.values():
         assert probe["httpGet"]["port"] in {port["name"] for port in found["ports"]}

@@ -130,7 +130,7 @@ CASES = {
     ),
     "VtagLambdaChanged": Case({"vtag_lambda": "0+0.001x250"}, {"vtag_lambda": "0.5x250"}),
     "VtagJobsFail": counter('vtag_jobs_ended_total{kind="reindex",outcome="failed"}', 1, 0),
-    "VtagJobsPileUp": gauge('vtag_jobs{instance="a",state="waiting"}', 30, 3),
+    "VtagJobsPileUp": gauge('vtag_jobs{instance="a",state="waiting"}', 15, 3),
     "VtagJobWaits": gauge('vtag_job_age_seconds{instance="a"}', 4000, 60),
     "VtagWebhooksDead": counter('vtag_webhook_deliveries_total{instance="a",outcome="dead"}', 1, 0),
 }

@@ -126,6 +126,25 @@ async def test_it_comes_back_when_it_is_killed_under_a_living_service(state: Pat
     await server.stop()
 
 
+async def test_it_comes_back_although_it_was_not_ready_in_time(
+    state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The watcher goes on trying after a start that took too long, and lets itself be stopped."""
+    server = EmbeddedPostgres(state / "postgres")
+    await server.start()
+    first, server._ready_seconds = server.pid, 0.0
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(90):
+        while "not ready in time" not in caplog.text:
+            await asyncio.sleep(0.05)
+        server._ready_seconds = 60.0
+        while server.pid in (None, first) or not await _answers(server):
+            await asyncio.sleep(0.1)
+    await server.stop()
+    assert server.pid is None
+
+
 async def _answers(server: EmbeddedPostgres) -> bool:
     try:
         return await _query(server, "SELECT 1") == 1

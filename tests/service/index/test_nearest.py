@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import numpy as np
@@ -324,6 +325,29 @@ def test_pages_are_one_long_answer(anywhere: Filled, exact_segments: int, group_
         assert len({_key(hit) for hit in pages}) == len(pages)
         twins = {filled.films[0].id, *(film.id for film in filled.films[-TWINS:])}
         assert {hit.video_id for hit in whole[: TWINS + 1]} == twins
+
+
+def test_pages_go_on_although_the_graph_misses_some(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video whose best segment was missed belongs on a page before; this one is full anyway."""
+    real = nearest_sql.propose
+
+    def lossy(*arguments: Any, **options: Any) -> nearest_sql.Statement:
+        statement, values = real(*arguments, **options)
+        known = "SELECT v.sha256::int % 3 > 0 OR s.ordinal > 4 FROM videos v WHERE v.id = video_id"
+        return statement.replace(" WHERE s.", f" WHERE ({known}) AND s.", 1), values
+
+    monkeypatch.setattr(nearest_sql, "propose", lossy)
+    with _open(filled, exact_segments=0) as (runner, index):
+        query = filled.films[7].vectors[3]
+        seen: list[Hit] = []
+        while len(seen) < 90:
+            wish = Wish(10, "video", 3, after=_after(seen, "video"))
+            page = runner.run(index.search(query, space=SPACE, wish=wish))
+            assert len(page) == 10
+            seen += page
+    assert len({hit.video_id for hit in seen}) == len(seen)
 
 
 def _key(hit: Hit) -> tuple[object, ...]:
