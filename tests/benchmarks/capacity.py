@@ -223,7 +223,7 @@ def _reading(columns: Mapping[str, Needs], costs: UnitCosts) -> list[str]:
         f"- **One Postgres** has room for {_words(most)} segments in memory of",
         f"  one machine ({costs.bytes_per_machine / _GIB:.0f} GiB); beyond, searches read the",
         "  disk at every step. Recall is another bound: how much a graph looks at grows with it,",
-        "  and pgvector's limit (ef 1,000) is met at 9 million segments, or 2 million with filters.",
+        "  and pgvector's limit (ef 1,000) is met at 9 million segments, 2 million with filters.",
         "  Use Milvus beyond (`VTAG_VECTOR_URL`, [milvus.md](milvus.md)).",
         "- **Milvus does not do without Postgres**: every segment keeps a row there, without",
         "  its vector, and every hit is looked up. That is not in the table, and is a limit too.",

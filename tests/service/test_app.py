@@ -102,6 +102,9 @@ async def test_an_index_that_is_away_makes_the_service_unready(folder: Path) -> 
     async with running_app(folder, index=ScriptedIndex(away=True)) as (client, _, __):
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["components"]["index"]) == (503, "down")
+        tags = await client.get("/readyz", params={"for": "tagging"})
+        assert (tags.status_code, tags.json()["components"]["index"]) == (200, "down")
+        assert (await client.get("/readyz", params={"for": "fun"})).status_code == 422
         assert (await client.get("/healthz")).status_code == 200
         metrics = (await client.get("/metrics")).text
         assert 'vtag_component_up{component="index"} 0.0' in metrics
