@@ -153,8 +153,12 @@ class ClassifyRequest(VideoOptions):
 class Segmentation(_Request):
     """How an indexed video is cut."""
 
-    mode: Literal["fixed"] = "fixed"
-    length: Annotated[float, Field(ge=0.1, le=3600)] | None = None
+    mode: Literal["windows", "fixed", "shots"] = Field(
+        default="windows", description="fixed is another word for windows"
+    )
+    length: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(
+        default=None, description="seconds of a window; of a shot the most"
+    )
 
 
 class IndexRequest(VideoOptions):

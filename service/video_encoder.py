@@ -20,7 +20,8 @@ from service.frames import ClipsTooLargeError, FrameSlots, Slot
 from service.logs import note
 from service.options import OptionError, not_resident, require_clip_weight
 from service.results import EmbeddedVideo, Segment, SegmentedVideo
-from service.segments import Span, cut, groups
+from service.segments import Cutting, Span, cut, groups
+from service.timeline_plan import SegmentPlanner
 from service.videoclip.errors import VideoTooLong, VideoWarning
 from service.videoclip.manifest import Sampling
 from service.videoclip.pooling import combine_views, pool, unit
@@ -167,33 +168,50 @@ class VideoEncoder:
         self,
         path: Path,
         *,
-        segment_seconds: float,
+        cutting: Cutting,
         start: float | None = None,
         end: float | None = None,
         clip_weight: float | None = None,
         deadline: float | None = None,
     ) -> SegmentedVideo:
-        """Cut the video into windows of `segment_seconds` and embed each as one view.
+        """Cut the video into windows that touch, or shots, and embed each as one view.
 
         All vectors are of one space: that of `clip_weight`; None: the λ served when it begins.
 
         Raises:
-            OptionError: weights at that λ are not to be had here.
+            OptionError: weights at that λ are not to be had here, or too many shots.
             VideoError: the video's fault, or more segments than allowed.
             EncoderError, DeadlineExceededError: as `classify`.
         """
         async with until(deadline):
-            info = await self._decoder.probe(path)
-            spans = cut(info.duration_seconds, segment_seconds, start=start, end=end)
-            if len(spans) > self._max_segments:
-                raise VideoTooLong(
-                    f"The video has {len(spans)} segments, at most {self._max_segments} fit.",
-                    limit=self._max_segments,
-                    actual=len(spans),
-                )
+            find = self._shots if cutting.mode == "shots" else self._windows
+            spans = await find(path, cutting, start=start, end=end)
             weight = self.weight(clip_weight)
             async with self.weights(weight):
                 return await self._embed_spans(path, spans, weight, deadline=deadline)
+
+    async def _windows(
+        self, path: Path, cutting: Cutting, *, start: float | None, end: float | None
+    ) -> list[Span]:
+        assert cutting.length is not None  # noqa: S101 - windows have one
+        info = await self._decoder.probe(path)
+        spans = cut(info.duration_seconds, cutting.length, start=start, end=end)
+        if len(spans) > self._max_segments:
+            raise VideoTooLong(
+                f"The video has {len(spans)} segments, at most {self._max_segments} fit.",
+                limit=self._max_segments,
+                actual=len(spans),
+            )
+        return spans
+
+    async def _shots(
+        self, path: Path, cutting: Cutting, *, start: float | None, end: float | None
+    ) -> list[Span]:
+        planner = SegmentPlanner(self._decoder, max_segments=self._max_segments)
+        sampling = self._encoder.manifest.sampling
+        made = await planner.plan(path, cutting=cutting, sampling=sampling, start=start, end=end)
+        async with aclosing(planner.spans(path, made)) as parts:
+            return [span async for found in parts for span in found]
 
     async def _embed_spans(
         self,

@@ -11,7 +11,8 @@ from service.errors import ApiError
 from service.index.space import Space
 from service.index.video_index import NewSegment, NewVideo, StoredVideo, VideoIndex
 from service.media.library import MediaLibrary
-from service.schemas import IndexRequest
+from service.schemas import IndexRequest, Segmentation
+from service.segments import Cutting, choose_cutting
 from service.tagger import Tagger
 from service.videoclip.errors import VideoWarning
 
@@ -156,7 +157,7 @@ class VideoIndexer:
         cut = await self._tagger.videos.embed_segments(
             video.path,
             clip_weight=space.clip_weight,
-            segment_seconds=options.segments.length or self._segment_seconds,
+            cutting=self._cutting(options.segments),
             deadline=deadline,
         )
         facts = NewVideo(
@@ -181,6 +182,14 @@ class VideoIndexer:
             )
         return stored, is_new, cut.warnings
 
+    def _cutting(self, asked: Segmentation) -> Cutting:
+        return choose_cutting(
+            "shots" if asked.mode == "shots" else "windows",
+            length=asked.length,
+            overlap=None,
+            default_length=self._segment_seconds,
+        )
+
     def _keeping(self, video: VideoFile) -> AbstractAsyncContextManager[None]:
         """Keep the bytes of a video while it is added to the index, if videos are kept."""
         if self._media is None:
@@ -197,10 +206,10 @@ def _moved() -> ApiError:
 
 
 def _not_cut_again(options: IndexRequest) -> tuple[VideoWarning, ...]:
-    if options.segments.length is None:
+    if options.segments == Segmentation():
         return ()
     detail = (
-        "The video was indexed before and keeps its segments; segments.length had no effect."
+        "The video was indexed before and keeps its segments; segments had no effect."
         " Delete the video first to cut it anew."
     )
     return (VideoWarning("already_indexed", detail),)

@@ -3,10 +3,13 @@
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+
+from tests.service.videoclip.test_shots import shots, write
 
 Film = Callable[..., bytes]
 
@@ -40,6 +43,18 @@ def test_a_known_video_is_not_cut_again_in_silence(client: httpx.Client, film: F
     client.delete(f"/videos/{body['id']}")
     anew = _index(client, film(), segments='{"length": 0.5}')
     assert (anew.status_code, anew.json()["segments"]) == (201, 2 * body["segments"])
+
+
+def test_a_video_is_indexed_by_its_shots(client: httpx.Client, tmp_path: Path) -> None:
+    """The segments that a search answers with are those that `/classify` finds."""
+    film = write(tmp_path / "film.mp4", shots([30, 45, 25])).read_bytes()
+    body = _index(client, film, segments='{"mode": "shots"}').json()
+    assert (body["segments"], body["warnings"]) == (3, [])
+    found = client.post("/search", json={"query": "a dog", "group_by": "segment"})
+    spans = sorted((hit["start"], hit["end"]) for hit in found.json()["data"])
+    assert np.ravel(spans) == pytest.approx([0, 1.2, 1.2, 3.0, 3.0, 4.0])
+    refused = _index(client, film, segments='{"mode": "scenes"}')
+    assert (refused.status_code, refused.json()["param"]) == (422, "segments.mode")
 
 
 def test_versions_guard_reads_and_deletes(client: httpx.Client, film: Film) -> None:

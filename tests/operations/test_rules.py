@@ -129,6 +129,10 @@ CASES = {
         'vtag_activations_total{instance="a",outcome="refused"}', 1, 0
     ),
     "VtagLambdaChanged": Case({"vtag_lambda": "0+0.001x250"}, {"vtag_lambda": "0.5x250"}),
+    "VtagReplicasDiffer": Case(
+        {'vtag_lambda{instance="a"}': "0.5x250", 'vtag_lambda{instance="b"}': "0.7x250"},
+        {'vtag_lambda{instance="a"}': "0.5x250", 'vtag_lambda{instance="b"}': "0.5x250"},
+    ),
     "VtagJobsFail": counter('vtag_jobs_ended_total{kind="reindex",outcome="failed"}', 1, 0),
     "VtagJobsPileUp": gauge('vtag_jobs{instance="a",state="waiting"}', 15, 3),
     "VtagJobWaits": gauge('vtag_job_age_seconds{instance="a"}', 4000, 60),

@@ -12,6 +12,7 @@ from service.encode.process import EncoderProcess
 from service.frames import FrameSlots
 from service.labels import LabelError, LabelQuery
 from service.options import OptionError
+from service.segments import Cutting
 from service.store import ArtefactStore
 from service.videoclip.decoding import Limits
 from service.videoclip.errors import TimeRange, VideoTooLong
@@ -19,6 +20,9 @@ from service.videoclip.manifest import Sampling
 from tests.drawn_video import draw_video
 from tests.service.engine import LABELS, running
 from tests.service.small_artefact import CLIP_BYTES, FRAMES, weights
+from tests.service.videoclip.test_shots import shots, write
+
+WINDOWS = Cutting("windows", 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +134,31 @@ async def test_where_one_lambda_may_be_resident_no_other_can_be_named(
 async def test_segments_cover_the_video_in_one_space(tmp_path: Path, video: Path) -> None:
     """Windows in order, unit vectors, also when they need several slots one after the other."""
     async with running(tmp_path, slot_bytes=2 * CLIP_BYTES) as engine:
-        found = await engine.tagger.videos.embed_segments(video, segment_seconds=0.25)
+        found = await engine.tagger.videos.embed_segments(video, cutting=WINDOWS)
         assert [s.start for s in found.segments] == pytest.approx([n / 4 for n in range(8)])
         assert found.segments[-1].end == pytest.approx(found.info.duration_seconds)
         assert all(abs(np.linalg.norm(s.vector) - 1) < 1e-5 for s in found.segments)
-        part = await engine.tagger.videos.embed_segments(video, segment_seconds=0.25, start=1.0)
+        part = await engine.tagger.videos.embed_segments(video, cutting=WINDOWS, start=1.0)
         assert np.allclose(part.segments[0].vector, found.segments[4].vector, atol=1e-5)
+
+
+@pytest.mark.anyio
+async def test_segments_may_be_shots(tmp_path: Path) -> None:
+    """From cut to cut, in the part that is asked for; too many are refused as windows are."""
+    film = write(tmp_path / "film.mp4", shots([30, 45, 25]))
+    async with running(tmp_path / "store") as engine:
+        videos = engine.tagger.videos
+        found = await videos.embed_segments(film, cutting=Cutting("shots", None))
+        spans = [(part.start, part.end) for part in found.segments]
+        assert np.ravel(spans) == pytest.approx([0, 1.2, 1.2, 3.0, 3.0, 4.0])
+        assert all(abs(np.linalg.norm(s.vector) - 1) < 1e-5 for s in found.segments)
+        part = await videos.embed_segments(film, cutting=Cutting("shots", 1.0), start=2.0)
+        spans = [(each.start, each.end) for each in part.segments]
+        assert np.ravel(spans) == pytest.approx([2.0, 3.0, 3.0, 4.0])
+    async with running(tmp_path / "store", max_segments=2) as engine:
+        with pytest.raises(OptionError) as caught:
+            await engine.tagger.videos.embed_segments(film, cutting=Cutting("shots", None))
+        assert (caught.value.code, caught.value.limit) == ("too_many_segments", 2)
 
 
 @pytest.mark.anyio
@@ -194,7 +217,7 @@ async def test_requests_that_cannot_be_are_refused_before_any_work(
                 await tagger.classify(video, labels=LABELS, sampling=sampling)
             assert caught.value.code == "invalid_sampling"
         with pytest.raises(VideoTooLong):
-            await tagger.videos.embed_segments(video, segment_seconds=0.1)
+            await tagger.videos.embed_segments(video, cutting=Cutting("windows", 0.1))
 
 
 @pytest.mark.anyio

@@ -65,6 +65,6 @@ async def test_an_older_artefact_is_served_with_a_word(
     slots.close()
     line = (
         f"small@{encoder.manifest.revision} lists no golden.safetensors: what it computes is not "
-        "checked against published values\n"
+        "checked against published values"
     )
     assert capfd.readouterr().err.count(line) == 1

@@ -27,6 +27,7 @@ from service.jobs.running import RunningJob
 from service.media.folder import FolderStore
 from service.media.library import MediaLibrary
 from service.media.picture_cache import PictureCache
+from service.segments import Cutting
 from tests.drawn_video import draw_video
 from tests.service.engine import Engine, running
 
@@ -65,7 +66,9 @@ class World:
         """Index a drawn video at the served λ; its id."""
         path = self.folder / f"{width}.mp4"
         draw_video(path, seconds=2, width=width)
-        found = await self.engine.tagger.videos.embed_segments(path, segment_seconds=length)
+        found = await self.engine.tagger.videos.embed_segments(
+            path, cutting=Cutting("windows", length)
+        )
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         size = path.stat().st_size
         facts = NewVideo(sha256, size, None, None, 2.0, 15.0, width, 120, "h264")
@@ -84,7 +87,7 @@ class World:
         """The vectors that `POST /videos` would write at a λ."""
         path = self.folder / f"{width}.mp4"
         found = await self.engine.tagger.videos.embed_segments(
-            path, segment_seconds=length, clip_weight=clip_weight
+            path, cutting=Cutting("windows", length), clip_weight=clip_weight
         )
         return np.stack([part.vector for part in found.segments])
 
