@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -27,9 +27,11 @@ class Stage:
 
     Attributes:
         name: of the last stage that it reached.
+        seconds: that were spent so far, by what for; work that goes on side by side counts twice.
     """
 
     name: StageName = "receive"
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 stage_var: ContextVar[Stage] = ContextVar("stage")
@@ -51,6 +53,14 @@ def timed(timings: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         timings[name] = timings.get(name, 0.0) + time.monotonic() - began
+
+
+@contextmanager
+def spent(name: str) -> Iterator[None]:
+    """Add the seconds spent inside to those of the request, if this is done for one."""
+    stage = stage_var.get(None)
+    with timed({} if stage is None else stage.seconds, name):
+        yield
 
 
 @asynccontextmanager

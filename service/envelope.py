@@ -52,7 +52,7 @@ class Envelope:
         token = request_id_var.set(request_id)
         facts: dict[str, str | float] = {}
         facts_token = facts_var.set(facts)
-        stage_token = stage_var.set(Stage())
+        stage_token = stage_var.set(Stage(seconds=stages))
         start = time.perf_counter()
         status = 0
 

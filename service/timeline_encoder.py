@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.deadline import until
+from service.deadline import spent, until
 from service.decode.ahead import one_ahead
 from service.decode.parts import ask_pictures
 from service.decode.pool import DecodePool
@@ -166,14 +166,15 @@ class TimelineEncoder:
                 slot = await stack.enter_async_context(
                     self._slots.lease((clips, frames, size, size, 3))
                 )
-                decoded = await ask_pictures(
-                    self._decoder,
-                    path,
-                    asked,
-                    preprocessing=self._encoder.manifest.preprocessing,
-                    slot=Slot(slot.offset, (*asked.shape, size, size, 3)),
-                    share=_share(made, times),
-                )
+                with spent("decode"):
+                    decoded = await ask_pictures(
+                        self._decoder,
+                        path,
+                        asked,
+                        preprocessing=self._encoder.manifest.preprocessing,
+                        slot=Slot(slot.offset, (*asked.shape, size, size, 3)),
+                        share=_share(made, times),
+                    )
             yield _Pixels(times, asked, slot, decoded.times_seconds, decoded.warnings)
 
     async def _encoded(
@@ -186,9 +187,10 @@ class TimelineEncoder:
         times, warnings = pixels.times, _for_segments(pixels.warnings)
         vectors: Vector | None = None
         if pixels.slot is not None:
-            encoded = await self._encoder.encode_clips(
-                pixels.slot, clip_weight=clip_weight, deadline=deadline
-            )
+            with spent("encode"):
+                encoded = await self._encoder.encode_clips(
+                    pixels.slot, clip_weight=clip_weight, deadline=deadline
+                )
             vectors = encoded.vectors
         if not self._alone:
             assert vectors is not None  # noqa: S101 - every clip is asked for

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from service.deadline import until
+from service.deadline import spent, until
 from service.decode.ahead import one_ahead
 from service.decode.answers import DecodedInfo
 from service.decode.picture import decode_picture
@@ -153,13 +153,17 @@ class VideoEncoder:
             decode = partial(self._decoder.decode, deadline=deadline)
             if is_picture:
                 decode = partial(decode_picture, self._decoder)
-            decoded = await decode(
-                path,
-                sampling=sampling,
-                preprocessing=self._encoder.manifest.preprocessing,
-                slot=slot,
-            )
-            encoded = await self._encoder.encode_clips(slot, clip_weight=weight, deadline=deadline)
+            with spent("decode"):
+                decoded = await decode(
+                    path,
+                    sampling=sampling,
+                    preprocessing=self._encoder.manifest.preprocessing,
+                    slot=slot,
+                )
+            with spent("encode"):
+                encoded = await self._encoder.encode_clips(
+                    slot, clip_weight=weight, deadline=deadline
+                )
         vector = unit(self.pool(encoded.vectors, views=sampling.views))[0]
         space = self._encoder.space_at(encoded.clip_weight)
         return EmbeddedVideo(vector, space, decoded.info, decoded.warnings)
@@ -234,24 +238,24 @@ class VideoEncoder:
         @asynccontextmanager
         async def decoded(chunk: Sequence[Span]) -> AsyncIterator[tuple[Slot, DecodedInfo]]:
             async with self.lease(sampling, clips=len(chunk)) as slot:
-                yield (
-                    slot,
-                    await self._decoder.decode(
+                with spent("decode"):
+                    found = await self._decoder.decode(
                         path,
                         sampling=sampling,
                         preprocessing=self._encoder.manifest.preprocessing,
                         slot=slot,
                         spans=chunk,
-                    ),
-                )
+                    )
+                yield slot, found
 
         parts = one_ahead(chunks(), decode=decoded, room=lambda: self._slots.has_room)
         async with aclosing(parts):
             async for part in parts:
                 slot, found = part.value
-                encoded = await self._encoder.encode_clips(
-                    slot, clip_weight=weight, deadline=deadline
-                )
+                with spent("encode"):
+                    encoded = await self._encoder.encode_clips(
+                        slot, clip_weight=weight, deadline=deadline
+                    )
                 await part.release()
                 vectors = unit(self.pool(encoded.vectors, views=1))
                 segments += [Segment(*span, v) for span, v in zip(part.item, vectors, strict=True)]

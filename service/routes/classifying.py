@@ -133,9 +133,10 @@ class Classifying:
             end=chosen.end,
             deadline=self._deadline,
         )
-        self.request.state.stages.update(
-            {name: taken for name, taken in found.timings_seconds.items() if name != "total"}
-        )
+        stages = self.request.state.stages
+        for name, taken in found.timings_seconds.items():
+            if name != "total":
+                stages[name] = stages.get(name, 0.0) + taken
         _count(self.parts, options, found)
         return found
 

@@ -57,6 +57,26 @@ def test_a_video_is_indexed_by_its_shots(client: httpx.Client, tmp_path: Path) -
     assert (refused.status_code, refused.json()["param"]) == (422, "segments.mode")
 
 
+def test_every_way_to_vectors_says_what_it_took(client: httpx.Client, film: Film) -> None:
+    """Decoding and encoding are stages of all requests that do them, not of `/classify` alone."""
+    segments = {"labels": "rain", "segments": '{"length": 0.5}'}
+    answers = [
+        _index(client, film()),
+        client.post("/search", files={"video": film(seconds=3)}),
+        client.post("/classify", files={"video": film()}, data=segments),
+    ]
+    for answer in answers:
+        assert answer.is_success, answer.text
+        parts = answer.headers["server-timing"].split(", ")
+        taken = {
+            name: float(milliseconds) for name, milliseconds in (p.split(";dur=") for p in parts)
+        }
+        assert taken["decode"] > 0
+        assert taken["encode"] > 0
+    # Twice: for the whole video, and for its segments.
+    assert taken["encode"] > answers[2].json()["timings_ms"]["encode"]
+
+
 def test_versions_guard_reads_and_deletes(client: httpx.Client, film: Film) -> None:
     """304 for a current copy, 412 for a stale delete, 204 and then 404."""
     body = _index(client, film()).json()
