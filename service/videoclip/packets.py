@@ -8,14 +8,11 @@ for constant and variable rates, B-frames, edit lists and files that end too ear
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import numpy as np
-from av.packet import Packet
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from service.videoclip.errors import VideoTooLong
@@ -24,9 +21,6 @@ from service.videoclip.source import Limits, OpenVideo
 
 # Stands for a time stamp that is missing.
 _NO_PTS = np.iinfo(np.int64).min
-# Packets of a video up to this size are kept: reading them again costs more than their memory.
-_KEPT_BYTES = 16 * 1024 * 1024
-_PACKET_BYTES = 512  # of a packet beside its content
 # For a single picture of which nothing tells how long it is shown.
 _STILL_SECONDS = 1.0
 
@@ -42,7 +36,6 @@ class PacketIndex:
         shown: bool (P,), False for pictures that are only decoded for others.
         last_duration: of the last picture, 0 if unknown; units of the time base.
         trusted: every packet has its own pts, and it is a *presentation* time stamp.
-        packets: themselves, if they are few bytes; None: they have to be read again.
     """
 
     pts: NDArray[np.int64]
@@ -51,7 +44,6 @@ class PacketIndex:
     shown: NDArray[np.bool_]
     last_duration: int
     trusted: bool
-    packets: Sequence[Packet[VideoStream]] | None = None
 
     def shown_packets(self) -> NDArray[np.int64]:
         """Numbers of the packets that are shown, in order of presentation."""
@@ -70,8 +62,6 @@ def read_index(video: OpenVideo, *, limits: Limits) -> PacketIndex:
     keyframe: list[bool] = []
     shown: list[bool] = []
     duration: list[int] = []
-    kept: list[Packet[VideoStream]] = []
-    room = _KEPT_BYTES
     last_is_damaged = False
     max_ticks = limits.max_duration_seconds / float(video.time_base)
     earliest: int | None = None
@@ -91,11 +81,6 @@ def read_index(video: OpenVideo, *, limits: Limits) -> PacketIndex:
         stamp = packet.pts
         pts.append(_NO_PTS if stamp is None else stamp)
         size.append(packet.size)
-        room -= packet.size + _PACKET_BYTES
-        if room >= 0:
-            kept.append(packet)
-        else:
-            kept.clear()
         keyframe.append(packet.is_keyframe)
         hidden = packet.is_discard or (is_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
         shown.append(not hidden)
@@ -110,7 +95,6 @@ def read_index(video: OpenVideo, *, limits: Limits) -> PacketIndex:
     if last_is_damaged:  # cut off within the packet: half a picture
         for column in (pts, size, keyframe, shown, duration):
             column.pop()
-        del kept[len(pts) :]
     stamps = np.array(pts, dtype=np.int64)
     visible = stamps[np.array(shown, dtype=bool)] if pts else stamps
     return PacketIndex(
@@ -124,7 +108,6 @@ def read_index(video: OpenVideo, *, limits: Limits) -> PacketIndex:
             and len(np.unique(visible)) == len(visible)
             and not _has_decoding_times_only(video)
         ),
-        packets=kept if len(kept) == len(pts) else None,
     )
 
 

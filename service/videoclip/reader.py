@@ -33,10 +33,10 @@ class PacketReader:
     def __init__(self, video: OpenVideo, index: PacketIndex) -> None:
         self._video = video
         self._index = index
-        self._numbers: dict[tuple[int, int], int] = {}
-        if index.packets is None:
-            places = zip(index.pts.tolist(), index.size.tolist(), strict=True)
-            self._numbers = {place: number for number, place in enumerate(places)}
+        self._numbers = {
+            (int(pts), int(size)): number
+            for number, (pts, size) in enumerate(zip(index.pts, index.size, strict=True))
+        }
         self._packets: Iterator[Packet[VideoStream]] = iter(())
         self._next: int | None = None
         self.errors = 0
@@ -49,15 +49,14 @@ class PacketReader:
         Raises:
             LostPlaceError: the place was not found again, or frames come out of order.
         """
-        kept = self._index.packets
-        packet = self._go_to(first) if kept is None else kept[first]
+        packet = self._go_to(first)
         decoder = self._video.decoder
         decoder.flush_buffers()
         can_skip = can_leave_out(decoder.name)
         previous: int | None = None
         for number in range(first, last + 1):
             if number > first:
-                packet = self._read(number) if kept is None else kept[number]
+                packet = self._read(number)
             if can_skip:
                 needed = number in wanted or bool(self._index.keyframe[number])
                 decoder.skip_frame = "DEFAULT" if needed else "NONREF"

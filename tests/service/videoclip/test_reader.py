@@ -7,19 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.videoclip import packets
 from service.videoclip.packets import PacketIndex, read_index
 from service.videoclip.reader import LostPlaceError, PacketReader
 from service.videoclip.source import Limits, OpenVideo, open_video
 from tests.service.videoclip.films import read_number, write_film
 
 OPTIONS = {"x264-params": "scenecut=0:keyint=30:min-keyint=30:bframes=2"}
-
-
-@pytest.fixture(autouse=True)
-def _packets_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of videos that are too large to keep them."""
-    monkeypatch.setattr(packets, "_KEPT_BYTES", 0)
 
 
 @pytest.fixture
@@ -80,19 +73,3 @@ def test_an_index_of_another_file_is_noticed(film: Path, tmp_path: Path) -> None
         reader = PacketReader(video, foreign)
         with pytest.raises(LostPlaceError):
             shown_numbers(reader, 30, 35, {30})
-
-
-def test_packets_of_a_short_film_are_kept(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All or none of them: then nothing has to be sought, even where the file does not allow it."""
-    with open_video(film, limits=Limits()) as video:
-        sizes = read_index(video, limits=Limits()).size
-        whole = int(sizes.sum()) + 512 * len(sizes)
-    for room, are_kept in ((whole - 1, False), (whole, True)):
-        monkeypatch.setattr(packets, "_KEPT_BYTES", room)
-        with open_video(film, limits=Limits()) as video:
-            index, reader = opened(video)
-            assert (index.packets is not None) is are_kept
-            if are_kept:
-                monkeypatch.setattr(PacketReader, "_seek", None)
-            for first in (60, 240):
-                assert shown_numbers(reader, first, first, {first}) == [first % 256]
